@@ -1,0 +1,230 @@
+//! The ports that the edge needs. Owned here, implemented by the server, and by a bare state
+//! in tests.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use quorate_model::{
+    Answer, Attempt, Event, LogIndex, Request, Retired, RunEnd, RunId, State, TaskId, UnixMs,
+};
+use tokio::sync::broadcast;
+
+/// What answers the edge's questions. Cheap to share; every method may be called at once.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// Commits a request, wherever the leader is, and answers once it is applied there and here.
+    ///
+    /// # Errors
+    ///
+    /// See [`ProposeError`]; after [`ProposeError::Unknown`] it may or may not happen yet.
+    async fn propose(&self, request: Request) -> Result<Committed, ProposeError>;
+
+    /// Waits until [`with_state`](Self::with_state) shows everything that was committed when
+    /// this was called.
+    ///
+    /// # Errors
+    ///
+    /// If no leader could confirm in time.
+    async fn catch_up(&self) -> Result<LogIndex, ProposeError>;
+
+    /// Waits until more than `index` is applied here, at most for `wait`; answers what is.
+    async fn applied_after(&self, index: LogIndex, wait: Duration) -> LogIndex;
+
+    /// Shows the state as this node has applied it. Holds up apply: be quick, one page at most.
+    fn with_state(&self, look: &mut dyn FnMut(&State));
+
+    /// Every change from now on, in order, as `(entry, event)`. A receiver that lags is told.
+    fn events(&self) -> broadcast::Receiver<(LogIndex, Event)>;
+
+    /// A finished run that left the live state.
+    fn finished_run(&self, run: RunId) -> Result<Option<Retired>, StoreError>;
+
+    /// Finished runs that left the live state, newest first.
+    fn finished_runs(&self, query: &FinishedQuery) -> Result<Vec<Retired>, StoreError>;
+
+    /// The cluster as this node sees it.
+    fn cluster(&self) -> Cluster;
+
+    /// Has a node join: first as a learner, and as a voter once it has caught up.
+    async fn add_member(&self, join: Join) -> Result<Joined, ProposeError>;
+
+    /// Removes a node for good. Its id is never used again.
+    async fn remove_member(&self, node: u64) -> Result<(), ProposeError>;
+
+    /// Hands leadership to another voter; to any if `None`.
+    async fn transfer_leadership(&self, to: Option<u64>) -> Result<(), ProposeError>;
+
+    /// Bytes that an attempt wrote, from whichever worker has them.
+    async fn read(&self, read: Read) -> Result<Chunk, ReadError>;
+
+    /// All metrics in the OpenMetrics text format.
+    fn metrics(&self) -> String;
+
+    /// The wall clock.
+    fn now(&self) -> UnixMs;
+}
+
+/// The answer to a request, and the entry it stands in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The entry.
+    pub index: LogIndex,
+    /// The state machine's answer.
+    pub answer: Answer,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// No leader is known, or it lost its quorum before the request was proposed. Nothing
+    /// happened; try again.
+    #[error("no leader: the cluster is not quorate, or elects one just now")]
+    NoLeader,
+    /// The request was proposed, and whether it is committed is not known.
+    #[error("the outcome is unknown: repeat the request with the same idempotency key")]
+    Unknown,
+    /// Too many requests wait. Nothing happened; try again later.
+    #[error("too many requests are waiting; try again in a moment")]
+    Overloaded,
+    /// The request is larger than an entry may be.
+    #[error("the request takes {bytes} bytes; {bytes_max} is the most")]
+    TooLarge {
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        bytes_max: u64,
+    },
+    /// A change of the membership that cannot be made as things stand.
+    #[error("{0}")]
+    Membership(String),
+    /// This node is going down.
+    #[error("this node is stopping")]
+    Stopping,
+}
+
+/// The history could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the history could not be read: {0}")]
+pub struct StoreError(pub String);
+
+/// Which finished runs to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FinishedQuery {
+    /// Only those created before this one: `(created at, id)`, as the order is by both.
+    pub before: Option<(UnixMs, RunId)>,
+    /// Only those of these workflows; empty for all.
+    pub workflows: Vec<String>,
+    /// Only those that ended so; empty for all.
+    pub ends: Vec<RunEnd>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// The cluster as one node sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cluster {
+    /// The same for all nodes of a cluster.
+    pub id: String,
+    /// The node that answers.
+    pub node: u64,
+    /// The leader, if this node knows one.
+    pub leader: Option<u64>,
+    /// The term of this node.
+    pub term: u64,
+    /// The last entry in this node's log.
+    pub last_index: u64,
+    /// The last entry known to be committed.
+    pub committed_index: u64,
+    /// The last entry applied.
+    pub applied_index: u64,
+    /// The last entry that the newest snapshot covers.
+    pub snapshot_index: u64,
+    /// How long ago this node heard the leader, or as leader its quorum.
+    pub last_contact_ms: Option<u64>,
+    /// Whether a quorum answers, as far as this node can tell.
+    pub quorate: bool,
+    /// Every node, by id.
+    pub members: Vec<Member>,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Never used again once it is removed.
+    pub id: u64,
+    /// Where it listens, for clients and nodes alike.
+    pub address: String,
+    /// Whether it has a vote.
+    pub voter: bool,
+    /// The last entry it is known to have; known to the leader only.
+    pub matched_index: Option<u64>,
+}
+
+/// A node that asks to join.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Join {
+    /// Where it can be reached.
+    pub address: String,
+    /// Whether it is to become a voter.
+    pub voter: bool,
+}
+
+/// What a node needs to know to join.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// Its id.
+    pub node: u64,
+    /// The cluster's id.
+    pub cluster: String,
+}
+
+/// A range of something that an attempt wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// Of which task.
+    pub task: TaskId,
+    /// Of which attempt.
+    pub attempt: Attempt,
+    /// An artifact by its path, or the log.
+    pub artifact: Option<String>,
+    /// From where.
+    pub from: ReadFrom,
+    /// At most this many bytes; the worker may have a lower limit.
+    pub bytes_max: u32,
+    /// How long to wait for the first byte if the attempt still runs.
+    pub wait: Duration,
+}
+
+/// Where a read begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// At this byte.
+    Offset(u64),
+    /// At the beginning of the last so many lines.
+    Tail(u64),
+}
+
+/// Some bytes of a file. Those of a log are lines of `TIME stdout|stderr F|P TEXT`: time in
+/// RFC 3339 UTC, and `P` for a piece of a line that goes on in the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Where they begin.
+    pub offset: u64,
+    /// May be empty: at the end, or if nothing came in time.
+    pub bytes: Vec<u8>,
+    /// The size of the whole file as of now.
+    pub size: u64,
+    /// Nothing will be added to it.
+    pub complete: bool,
+}
+
+/// Why there is nothing to read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// There is no such attempt or file.
+    #[error("{0}")]
+    NotFound(String),
+    /// The worker that has it, or the leader that knows the way, cannot be reached.
+    #[error("{0}")]
+    Unavailable(String),
+}

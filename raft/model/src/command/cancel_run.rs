@@ -1,0 +1,33 @@
+//! Cancel a run.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Rejection, Reply};
+use crate::state::{Output, State};
+use crate::{RunId, RunStatus, RunStop, settle};
+
+/// Cancels a run: nothing of it starts any more, and what runs is killed.
+///
+/// The run is cancelled only once every process of it is gone. Until then it is stopping.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelRun {
+    /// Must not have ended.
+    pub run: RunId,
+    /// In the words of whoever asked; may be empty.
+    pub reason: String,
+}
+
+impl CancelRun {
+    pub(super) fn apply(self, state: &mut State, output: &mut Output) -> Result<Reply, Rejection> {
+        let Self { run, reason } = self;
+        let found = state.runs.get(&run).ok_or(Rejection::NoSuchRun { run })?;
+        match found.status {
+            RunStatus::Ended { .. } => Err(Rejection::RunEnded { run }),
+            RunStatus::Stopping(_) => Ok(Reply::Done),
+            RunStatus::Running => {
+                settle::stop_run(state, output, run, RunStop::Cancelled { reason });
+                Ok(Reply::Done)
+            }
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Fail a ready task that cannot be started.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Rejection, Reply};
+use crate::state::{Output, State};
+use crate::{TaskEnd, TaskId, TaskStatus, settle};
+
+/// Fails a ready task that cannot be started at all: a template of it does not evaluate.
+/// Proposed by the planner. Retrying would not help, so there is no retry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailTask {
+    /// Must be ready.
+    pub task: TaskId,
+    /// For people.
+    pub reason: String,
+}
+
+impl FailTask {
+    pub(super) fn apply(self, state: &mut State, output: &mut Output) -> Result<Reply, Rejection> {
+        let Self { task, reason } = self;
+        let found = state.task(task)?;
+        if found.status != TaskStatus::Ready {
+            return Err(Rejection::NotReady { task, status: found.status.to_string() });
+        }
+
+        state.unmark_ready(task);
+        state.task_mut(task).note = Some(reason);
+        settle::end_task(state, output, task, TaskEnd::Failed);
+        Ok(Reply::Done)
+    }
+}

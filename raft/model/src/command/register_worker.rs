@@ -1,0 +1,53 @@
+//! Register a worker.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Rejection, Reply};
+use crate::state::{Output, State};
+use crate::{DurationMs, Epoch, Event, Name, Worker, WorkerId, WorkerStatus, settle};
+
+/// More slots than any machine can use; keeps a typing error from taking all work.
+pub const SLOTS_MAX: u32 = 10_000;
+
+/// Registers a worker and gives it a new epoch.
+///
+/// A worker that has an id says by this that nothing it was assigned before runs any more,
+/// so its old attempts are lost with this entry and need not wait for the lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisterWorker {
+    /// Its id, if it was registered before.
+    pub worker: Option<WorkerId>,
+    /// For people.
+    pub name: Name,
+    /// Matched against the `runs_on` of tasks.
+    pub labels: BTreeMap<Name, String>,
+    /// How many tasks it runs at once; 1 to [`SLOTS_MAX`].
+    pub slots: u32,
+    /// How long it may go unheard. In the log, so that every leader reckons with the same.
+    pub lease: DurationMs,
+}
+
+impl RegisterWorker {
+    pub(super) fn apply(self, state: &mut State, output: &mut Output) -> Result<Reply, Rejection> {
+        let Self { worker, name, labels, slots, lease } = self;
+        if slots == 0 || slots > SLOTS_MAX {
+            return Err(Rejection::BadSlots { slots });
+        }
+        if let Some(worker) = worker.filter(|worker| !state.workers.contains_key(worker)) {
+            return Err(Rejection::NoSuchWorker { worker });
+        }
+
+        if let Some(worker) = worker {
+            settle::lose_attempts(state, output, worker);
+        }
+        let minted = state.mint();
+        let (worker, epoch) = (worker.unwrap_or(WorkerId(minted)), Epoch(minted));
+        let (registered, status, running) = (state.mark(), WorkerStatus::Live, BTreeSet::new());
+        let new = Worker { name, labels, slots, lease, epoch, registered, status, running };
+        state.workers.insert(worker, new);
+        output.events.push(Event::Worker(worker));
+        Ok(Reply::Registered { worker, epoch })
+    }
+}

@@ -1,0 +1,109 @@
+//! Start a run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::put_workflow::put;
+use super::{Rejection, Reply};
+use crate::state::{Output, State, Timer};
+use crate::workflow::{Definition, DefinitionId};
+use crate::{Event, Json, Name, Run, RunId, RunStatus, Task, Trigger, settle};
+
+/// The parameters of a run may take this many bytes: they stay in memory while it lives.
+pub const PARAMS_BYTES_MAX: usize = 256 * 1024;
+
+/// Starts a run of a workflow. Its first tasks are ready with this very entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartRun {
+    /// Minted by the caller; must be new.
+    pub run: RunId,
+    /// What to execute.
+    pub source: WorkflowSource,
+    /// The value of every parameter: a JSON object, checked against the definition and
+    /// completed with its defaults by the caller.
+    pub params: Json,
+    /// For filters.
+    pub labels: BTreeMap<Name, String>,
+    /// What started it.
+    pub trigger: Trigger,
+}
+
+/// The workflow that a run executes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WorkflowSource {
+    /// One that was put before.
+    Stored {
+        /// Its name.
+        name: Name,
+        /// The version; pinned by the caller, who checked the parameters against it.
+        version: u32,
+    },
+    /// One that comes along, and is put first.
+    Inline {
+        /// What it is called.
+        name: Name,
+        /// What it says.
+        definition: Definition,
+    },
+}
+
+impl StartRun {
+    pub(super) fn apply(self, state: &mut State, output: &mut Output) -> Result<Reply, Rejection> {
+        let Self { run, source, params, labels, trigger } = self;
+        if state.runs.contains_key(&run) {
+            return Err(Rejection::RunExists { run });
+        }
+        if params.as_str().len() > PARAMS_BYTES_MAX {
+            let bytes = params.as_str().len() as u64;
+            return Err(Rejection::ParamsTooLarge { bytes, bytes_max: PARAMS_BYTES_MAX as u64 });
+        }
+        let (workflow, version, definition) = resolve(state, output, source)?;
+
+        state.hold_definition(definition, || unreachable!("a version holds its definition"));
+        let stored = state.definition(definition);
+        let tasks = vec![Task::waiting(); stored.tasks.len()];
+        let timeout = stored.timeout;
+        let tasks_open = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
+        let created = state.mark();
+        let status = RunStatus::Running;
+        #[rustfmt::skip]
+        let new = Run {
+            workflow, version, definition, params, labels, trigger, created, changed: created,
+            status, tasks, tasks_open,
+        };
+        state.runs.insert(run, Arc::new(new));
+        if let Some(timeout) = timeout {
+            state.set_timer(created.at.after(timeout), Timer::RunTimeout(run));
+        }
+        output.events.push(Event::Run(run));
+        settle::open(state, output, run);
+        Ok(Reply::RunStarted { run, version })
+    }
+}
+
+fn resolve(
+    state: &mut State,
+    output: &mut Output,
+    source: WorkflowSource,
+) -> Result<(Name, u32, DefinitionId), Rejection> {
+    match source {
+        WorkflowSource::Stored { name, version } => {
+            let Some(workflow) = state.workflows.get(&name) else {
+                return Err(Rejection::NoSuchWorkflow { workflow: name });
+            };
+            let Some(found) = workflow.versions.get(&version) else {
+                return Err(Rejection::NoSuchVersion { workflow: name, version });
+            };
+            let definition = found.definition;
+            Ok((name, version, definition))
+        }
+        WorkflowSource::Inline { name, definition } => {
+            definition.validate().map_err(Rejection::BadDefinition)?;
+            let id = definition.id();
+            let (version, _) = put(state, output, name.clone(), definition);
+            Ok((name, version, id))
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! `${{ ... }}`: what the templates of a task come to.
+//!
+//! Evaluated by the leader before the log, never in apply: what a template engine makes of a
+//! template may differ between its versions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Object, Serde, Value as Item};
+use minijinja::{Environment, UndefinedBehavior};
+use serde_json::Value;
+
+use crate::workflow::Definition;
+use crate::{Json, Rendered, Run, RunId, State, TaskId};
+
+/// Instructions that one template may take; a loop over a few thousand items fits.
+const FUEL: u64 = 100_000;
+
+/// Text that one template may come to, in bytes.
+const RENDERED_BYTES_MAX: usize = 256 * 1024;
+
+/// Why a template does not evaluate.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExpressionError {
+    /// It refers to something that is not there, or is not well formed.
+    #[error("{place}: {reason}")]
+    Failed {
+        /// Where it stands.
+        place: String,
+        /// In the words of the template engine.
+        reason: String,
+    },
+    /// It comes to more than [`RENDERED_BYTES_MAX`].
+    #[error("{place}: comes to {bytes} bytes; {RENDERED_BYTES_MAX} is the most")]
+    TooLarge {
+        /// Where it stands.
+        place: String,
+        /// How many.
+        bytes: usize,
+    },
+}
+
+/// What a worker is told in place of the definition; `None` if nothing in it is a template.
+pub(super) fn render_task(state: &State, id: TaskId) -> Result<Option<Rendered>, ExpressionError> {
+    let Some(run) = state.runs().get(&id.run) else { return Ok(None) };
+    let definition = state.definition(run.definition);
+    let Some(task) = definition.tasks.get(id.position()) else { return Ok(None) };
+    let mut texts = definition.env.values().chain(task.env.values()).map(String::as_str);
+    if !texts.any(is_template) && !is_template(task.params.as_str()) {
+        return Ok(None);
+    }
+    let renderer = Renderer::new(definition, id.run, run);
+    let mut env = BTreeMap::new();
+    for (name, text) in definition.env.iter().chain(&task.env) {
+        env.insert(name.clone(), renderer.text(&format!("env.{name}"), text)?);
+    }
+    let mut params = task.params.value();
+    renderer.strings(task.kind.as_str(), &mut params)?;
+    Ok(Some(Rendered { params: Json::new(&params), env }))
+}
+
+/// The outputs of a run that has ended: a JSON object. Outputs that do not evaluate, as
+/// those of a task that was skipped, are left out.
+#[must_use]
+pub fn render_outputs(definition: &Arc<Definition>, id: RunId, run: &Arc<Run>) -> Json {
+    let renderer = Renderer::new(definition, id, run);
+    let outputs = definition.outputs.iter().filter_map(|(name, text)| {
+        let value = renderer.text(name.as_str(), text).ok()?;
+        Some((name.to_string(), Value::String(value)))
+    });
+    Json::new(&Value::Object(outputs.collect()))
+}
+
+/// Checks that a text is well formed as a template.
+///
+/// # Errors
+///
+/// What is wrong with it, in the words of the template engine.
+pub fn check(text: &str) -> Result<(), String> {
+    if !is_template(text) {
+        return Ok(());
+    }
+    engine().template_from_str(text).map(drop).map_err(|error| error.to_string())
+}
+
+fn is_template(text: &str) -> bool {
+    text.contains("${{")
+}
+
+fn engine() -> Environment<'static> {
+    let mut engine = Environment::new();
+    let syntax = SyntaxConfig::builder()
+        .block_delimiters("${%", "%}")
+        .variable_delimiters("${{", "}}")
+        .comment_delimiters("${#", "#}")
+        .keep_trailing_newline(true)
+        .build()
+        .expect("the delimiters differ");
+    engine.set_syntax(syntax);
+    engine.set_undefined_behavior(UndefinedBehavior::Strict);
+    engine.set_fuel(Some(FUEL));
+    engine.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    engine
+}
+
+struct Renderer {
+    engine: Environment<'static>,
+    context: Item,
+}
+
+impl Renderer {
+    fn new(definition: &Arc<Definition>, id: RunId, run: &Arc<Run>) -> Self {
+        let tasks = Tasks { definition: Arc::clone(definition), run: Arc::clone(run) };
+        let of_run = minijinja::context! { id => id.to_string() };
+        let workflow = minijinja::context! {
+            name => run.workflow.as_str(), version => run.version
+        };
+        let context = minijinja::context! {
+            params => Item::from(Serde(run.params.value())),
+            run => of_run,
+            workflow => workflow,
+            tasks => Item::from_object(tasks),
+        };
+        Self { engine: engine(), context }
+    }
+
+    fn text(&self, place: &str, text: &str) -> Result<String, ExpressionError> {
+        if !is_template(text) {
+            return Ok(text.to_owned());
+        }
+        let failed = |error: minijinja::Error| ExpressionError::Failed {
+            place: place.to_owned(),
+            reason: error.to_string(),
+        };
+        let rendered = self.engine.render_str(text, &self.context).map_err(failed)?;
+        if rendered.len() > RENDERED_BYTES_MAX {
+            let (place, bytes) = (place.to_owned(), rendered.len());
+            return Err(ExpressionError::TooLarge { place, bytes });
+        }
+        Ok(rendered)
+    }
+
+    /// Renders every string in a tree.
+    fn strings(&self, place: &str, value: &mut Value) -> Result<(), ExpressionError> {
+        match value {
+            Value::String(text) => *text = self.text(place, text)?,
+            Value::Array(items) => {
+                for (at, item) in items.iter_mut().enumerate() {
+                    self.strings(&format!("{place}[{at}]"), item)?;
+                }
+            }
+            Value::Object(fields) => {
+                for (name, field) in fields {
+                    self.strings(&format!("{place}.{name}"), field)?;
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+        Ok(())
+    }
+}
+
+/// `tasks` in a template. Looked up one by one: a DAG may have ten thousand.
+#[derive(Debug)]
+struct Tasks {
+    definition: Arc<Definition>,
+    run: Arc<Run>,
+}
+
+impl Object for Tasks {
+    fn get_value(self: &Arc<Self>, key: &Item) -> Option<Item> {
+        let position = self.definition.position(key.as_str()?)?;
+        let task = self.run.tasks.get(position)?;
+        let outputs = task.outputs.as_ref().map(Json::value);
+        let outputs = outputs.unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+        Some(minijinja::context! {
+            state => task.status.to_string(), outputs => Item::from(Serde(outputs))
+        })
+    }
+}

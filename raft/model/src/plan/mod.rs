@@ -1,0 +1,7 @@
+//! The leader's choices: what to propose next, from a state that nobody changes meanwhile.
+
+mod expression;
+mod placement;
+
+pub use expression::{ExpressionError, check as check_template, render_outputs};
+pub use placement::{ASSIGNMENTS_MAX, assignments};

@@ -1,0 +1,139 @@
+//! The life of one run of a workflow.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::workflow::DefinitionId;
+use crate::{Json, Mark, Name, Task, UnixMs};
+
+/// One execution of a workflow.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Run {
+    /// The name of what it executes.
+    pub workflow: Name,
+    /// The version of it.
+    pub version: u32,
+    /// What that version says.
+    pub definition: DefinitionId,
+    /// The value of every parameter: a JSON object.
+    pub params: Json,
+    /// For filters.
+    pub labels: BTreeMap<Name, String>,
+    /// What started it.
+    pub trigger: Trigger,
+    /// When it was submitted, and by which entry.
+    pub created: Mark,
+    /// The entry that last changed it or a task of it.
+    pub changed: Mark,
+    /// Where it stands.
+    pub status: RunStatus,
+    /// Its tasks, in the order of the definition.
+    pub tasks: Vec<Task>,
+    /// Tasks that have not ended. The run ends with the last of them.
+    pub tasks_open: u32,
+}
+
+/// Where a run stands.
+///
+/// ```text
+/// Running ──all tasks ended──────────────────► Ended(Succeeded | Failed)
+///    └──cancel, timeout──► Stopping ──ditto──► Ended(Cancelled | TimedOut)
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RunStatus {
+    /// Some tasks have not ended.
+    Running,
+    /// No further task starts; the running ones are being killed.
+    Stopping(RunStop),
+    /// Over. Final.
+    Ended {
+        /// How.
+        end: RunEnd,
+        /// When, and by which entry.
+        mark: Mark,
+        /// Why it was stopped, if it was.
+        stop: Option<RunStop>,
+    },
+}
+
+/// Why a run is stopped before its tasks are through.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RunStop {
+    /// Somebody asked for it.
+    Cancelled {
+        /// In their words; may be empty.
+        reason: String,
+    },
+    /// It took longer than its workflow's timeout.
+    TimedOut,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunEnd {
+    /// No task failed.
+    Succeeded,
+    /// A task failed.
+    Failed,
+    /// It was cancelled, and every process of it is gone.
+    Cancelled,
+    /// It ran out of time, and every process of it is gone.
+    TimedOut,
+}
+
+/// What started a run.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Trigger {
+    /// A request by a person or a program.
+    Manual,
+}
+
+impl Run {
+    /// Whether nothing about it changes any more.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        matches!(self.status, RunStatus::Ended { .. })
+    }
+
+    /// How it ended, if it has.
+    #[must_use]
+    pub fn end(&self) -> Option<RunEnd> {
+        match self.status {
+            RunStatus::Ended { end, .. } => Some(end),
+            RunStatus::Running | RunStatus::Stopping(_) => None,
+        }
+    }
+
+    /// When it ended, if it has.
+    #[must_use]
+    pub fn ended_at(&self) -> Option<UnixMs> {
+        match self.status {
+            RunStatus::Ended { mark, .. } => Some(mark.at),
+            RunStatus::Running | RunStatus::Stopping(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for RunStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Running => f.write_str("running"),
+            Self::Stopping(_) => f.write_str("stopping"),
+            Self::Ended { end, .. } => end.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for RunEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::TimedOut => "timed_out",
+        })
+    }
+}

@@ -1,0 +1,249 @@
+//! What follows from a change: who becomes ready, who never will, and when a run is over.
+//!
+//! Called by commands, inside the entry that made the change, so that there is no state in
+//! which a task has ended and its successors do not know. Costs the successors of what
+//! ended, not the size of the DAG.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::state::{Output, State, Timer};
+use crate::workflow::TriggerRule;
+use crate::{
+    AttemptRecord, Dispatch, Effect, Event, LOSSES_MAX, Outcome, RunEnd, RunId, RunStatus, RunStop,
+    StopReason, Tally, TaskEnd, TaskId, TaskStatus, Usage, WorkerId, task::ATTEMPTS_KEPT_MAX,
+};
+
+/// What a trigger rule says of the predecessors so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Wait,
+    Ready,
+    Never(TaskEnd),
+}
+
+/// Judges a task by its rule. The result does not depend on the order in which the
+/// predecessors ended: what is decided early holds however the rest ends.
+fn judge(rule: TriggerRule, tally: Tally, needs: u32) -> Verdict {
+    let all_ended = tally.ended() >= needs;
+    let (any_failed, any_skipped) = (tally.failed > 0, tally.skipped > 0);
+    let failed = Verdict::Never(TaskEnd::UpstreamFailed);
+    let skipped = Verdict::Never(TaskEnd::Skipped);
+    match rule {
+        TriggerRule::Always => Verdict::Ready,
+        TriggerRule::AllSuccess | TriggerRule::NoneFailed if any_failed => failed,
+        TriggerRule::OneSuccess if tally.succeeded > 0 => Verdict::Ready,
+        TriggerRule::OneFailed if any_failed => Verdict::Ready,
+        TriggerRule::AllSuccess
+        | TriggerRule::AllDone
+        | TriggerRule::OneSuccess
+        | TriggerRule::OneFailed
+        | TriggerRule::NoneFailed
+            if !all_ended =>
+        {
+            Verdict::Wait
+        }
+        TriggerRule::AllDone | TriggerRule::NoneFailed => Verdict::Ready,
+        TriggerRule::AllSuccess if any_skipped => skipped,
+        TriggerRule::AllSuccess => Verdict::Ready,
+        // Without predecessors there is nothing to ask for: such a task just starts.
+        TriggerRule::OneSuccess | TriggerRule::OneFailed if needs == 0 => Verdict::Ready,
+        TriggerRule::OneSuccess if any_failed => failed,
+        TriggerRule::OneSuccess | TriggerRule::OneFailed => skipped,
+    }
+}
+
+/// Readies the first tasks of a new run.
+pub(crate) fn open(state: &mut State, output: &mut Output, run: RunId) {
+    let Some(definition) = state.runs.get(&run).map(|found| found.definition) else { return };
+    let definition = Arc::clone(state.definition(definition));
+    for (position, task) in definition.tasks.iter().enumerate() {
+        let needs = u32::try_from(task.needs.len()).unwrap_or(u32::MAX);
+        if judge(task.trigger_rule, Tally::default(), needs) == Verdict::Ready {
+            make_ready(state, output, TaskId::new(run, position));
+        }
+    }
+}
+
+/// Puts a task in the queue for a worker.
+pub(crate) fn make_ready(state: &mut State, output: &mut Output, task: TaskId) {
+    let mark = state.mark();
+    let found = state.task_mut(task);
+    found.status = TaskStatus::Ready;
+    found.ready = Some(mark);
+    state.ready.insert((mark.index, task));
+    output.events.push(Event::Task(task));
+}
+
+/// Ends a task for good, then whatever that decides downstream, then perhaps the run.
+///
+/// A task that is ready or running must have been taken out of the queue or off its worker.
+pub(crate) fn end_task(state: &mut State, output: &mut Output, task: TaskId, end: TaskEnd) {
+    let run = task.run;
+    let Some(found) = state.runs.get(&run) else { return };
+    let stored = state.stored(found.definition);
+    let (definition, graph) = (Arc::clone(&stored.definition), Arc::clone(&stored.graph));
+    let mut ended = VecDeque::from([(task, end)]);
+    while let Some((task, end)) = ended.pop_front() {
+        mark_ended(state, output, task, end);
+        for &after in graph.successors(task.position()) {
+            let after = TaskId { run, index: after };
+            let Some(rule) = definition.tasks.get(after.position()) else { continue };
+            let needs = u32::try_from(rule.needs.len()).unwrap_or(u32::MAX);
+            let TaskStatus::Waiting(tally) = &mut state.task_mut(after).status else { continue };
+            tally.count(end);
+            match judge(rule.trigger_rule, *tally, needs) {
+                Verdict::Wait => {}
+                Verdict::Ready => make_ready(state, output, after),
+                Verdict::Never(end) => ended.push_back((after, end)),
+            }
+        }
+    }
+    end_run_if_done(state, output, run);
+}
+
+fn mark_ended(state: &mut State, output: &mut Output, task: TaskId, end: TaskEnd) {
+    let mark = state.mark();
+    let run = state.run_mut(task.run);
+    let Some(found) = run.tasks.get_mut(task.position()) else { return };
+    if found.end().is_some() {
+        return;
+    }
+    found.status = TaskStatus::Ended(end);
+    found.ended = Some(mark);
+    run.tasks_open = run.tasks_open.saturating_sub(1);
+    output.events.push(Event::Task(task));
+}
+
+fn end_run_if_done(state: &mut State, output: &mut Output, id: RunId) {
+    let mark = state.mark();
+    let Some(run) = state.runs.get(&id) else { return };
+    if run.tasks_open > 0 || run.has_ended() {
+        return;
+    }
+    let any_failed = || run.tasks.iter().any(|task| task.end().is_some_and(TaskEnd::is_failure));
+    let (end, stop) = match &run.status {
+        RunStatus::Stopping(stop @ RunStop::Cancelled { .. }) => (RunEnd::Cancelled, Some(stop)),
+        RunStatus::Stopping(stop @ RunStop::TimedOut) => (RunEnd::TimedOut, Some(stop)),
+        RunStatus::Running | RunStatus::Ended { .. } if any_failed() => (RunEnd::Failed, None),
+        RunStatus::Running | RunStatus::Ended { .. } => (RunEnd::Succeeded, None),
+    };
+    let stop = stop.cloned();
+    state.run_mut(id).status = RunStatus::Ended { end, mark, stop };
+    state.retire_later(id);
+    output.events.push(Event::Run(id));
+}
+
+/// Has a run end before its tasks are through: what has not started never will, and what
+/// runs is stopped. The run ends with the last of the latter.
+pub(crate) fn stop_run(state: &mut State, output: &mut Output, run: RunId, why: RunStop) {
+    state.run_mut(run).status = RunStatus::Stopping(why);
+    output.events.push(Event::Run(run));
+    for task in state.open_tasks(run) {
+        if let TaskStatus::Running(flight) = &mut state.task_mut(task).status {
+            // Also where a timeout has stopped it already: what becomes of it is different.
+            flight.stop = Some(StopReason::Cancelled);
+            let dispatch = Dispatch::of(task, flight);
+            output.effects.push(Effect::Stop(dispatch, StopReason::Cancelled));
+            output.events.push(Event::Task(task));
+        } else {
+            state.unmark_ready(task);
+            mark_ended(state, output, task, TaskEnd::Cancelled);
+        }
+    }
+    end_run_if_done(state, output, run);
+}
+
+/// Ends every attempt that a worker has: they are lost.
+pub(crate) fn lose_attempts(state: &mut State, output: &mut Output, worker: WorkerId) {
+    let running = state.workers.get(&worker).map(|found| found.running.clone());
+    for task in running.unwrap_or_default() {
+        end_attempt(state, output, task, Outcome::Lost, Usage::default());
+    }
+}
+
+/// Ends the attempt of a task that is in flight, and decides what becomes of the task.
+pub(crate) fn end_attempt(
+    state: &mut State,
+    output: &mut Output,
+    task: TaskId,
+    outcome: Outcome,
+    usage: Usage,
+) {
+    let ended = state.mark();
+    let found = state.task_mut(task);
+    let TaskStatus::Running(flight) = &found.status else { return };
+    let (worker, stop, attempt) = (flight.worker, flight.stop, flight.attempt);
+    let (token, assigned_at) = (flight.token, flight.assigned_at);
+    if found.attempts.len() >= ATTEMPTS_KEPT_MAX {
+        found.attempts.remove(0);
+    }
+    if let Outcome::Succeeded { outputs } = &outcome {
+        found.outputs.clone_from(outputs);
+    }
+    let fate = fate(&outcome, stop);
+    #[rustfmt::skip]
+    found.attempts.push(AttemptRecord {
+        attempt, worker, token, assigned_at, ended, outcome, usage,
+    });
+    state.workers.entry(worker).and_modify(|holder| {
+        holder.running.remove(&task);
+    });
+    match fate {
+        Fate::End(end) => end_task(state, output, task, end),
+        Fate::Failure(end) => fail(state, output, task, end),
+        Fate::Loss => lose(state, output, task),
+    }
+}
+
+/// What an outcome means for its task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    End(TaskEnd),
+    Failure(TaskEnd),
+    Loss,
+}
+
+fn fate(outcome: &Outcome, stop: Option<StopReason>) -> Fate {
+    match (outcome, stop) {
+        // Done is done, even if the order to stop was already on its way.
+        (Outcome::Succeeded { .. }, _) => Fate::End(TaskEnd::Succeeded),
+        (_, Some(StopReason::Cancelled)) => Fate::End(TaskEnd::Cancelled),
+        (_, Some(StopReason::TimedOut)) => Fate::Failure(TaskEnd::TimedOut),
+        (Outcome::Exited { .. } | Outcome::Signalled { .. } | Outcome::Broken { .. }, None) => {
+            Fate::Failure(TaskEnd::Failed)
+        }
+        (Outcome::Stopped | Outcome::Lost, None) => Fate::Loss,
+    }
+}
+
+fn fail(state: &mut State, output: &mut Output, task: TaskId, end: TaskEnd) {
+    let Ok(retry) = state.task_definition(task).map(|found| found.retry) else { return };
+    let now = state.now();
+    let found = state.task_mut(task);
+    found.failures = found.failures.saturating_add(1);
+    let failures = found.failures;
+    if failures > retry.limit {
+        end_task(state, output, task, end);
+        return;
+    }
+    let delay = retry.delay_after(failures);
+    if delay.0 == 0 {
+        make_ready(state, output, task);
+        return;
+    }
+    let at = now.after(delay);
+    state.task_mut(task).status = TaskStatus::Retrying { at };
+    state.set_timer(at, Timer::Retry(task));
+    output.events.push(Event::Task(task));
+}
+
+fn lose(state: &mut State, output: &mut Output, task: TaskId) {
+    let found = state.task_mut(task);
+    found.losses = found.losses.saturating_add(1);
+    if found.losses >= LOSSES_MAX {
+        end_task(state, output, task, TaskEnd::Lost);
+    } else {
+        make_ready(state, output, task);
+    }
+}

@@ -1,0 +1,308 @@
+//! The life of one task of a run.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Attempt, DurationMs, Epoch, FencingToken, Json, LogIndex, UnixMs, WorkerId};
+use std::collections::BTreeMap;
+
+/// Ended attempts remembered per task. The oldest is dropped: retries are bounded by the
+/// definition, but losses of workers are not.
+pub const ATTEMPTS_KEPT_MAX: usize = 32;
+
+/// How often a task may lose its worker before it counts as lost itself: a task that
+/// brings its workers down must not take the whole cluster along, one after another.
+pub const LOSSES_MAX: u32 = 8;
+
+/// A task of a run, and how far it has come.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Task {
+    /// Where it stands.
+    pub status: TaskStatus,
+    /// When it last became ready, and by which entry.
+    pub ready: Option<Mark>,
+    /// When it ended for good, and by which entry.
+    pub ended: Option<Mark>,
+    /// The tries that have ended, oldest first.
+    pub attempts: Vec<AttemptRecord>,
+    /// Tries so far, one in flight included.
+    pub attempts_begun: Attempt,
+    /// Tries that failed or timed out; compared with the retry limit.
+    pub failures: u32,
+    /// Tries whose worker was lost; not counted against the retry limit.
+    pub losses: u32,
+    /// Why it could not be started, if that is how it failed. For people.
+    pub note: Option<String>,
+    /// What the successful attempt put out: a JSON object.
+    pub outputs: Option<Json>,
+}
+
+impl Task {
+    /// A task whose predecessors have yet to end.
+    #[must_use]
+    pub fn waiting() -> Self {
+        Self {
+            status: TaskStatus::Waiting(Tally::default()),
+            ready: None,
+            ended: None,
+            attempts: Vec::new(),
+            attempts_begun: Attempt(0),
+            failures: 0,
+            losses: 0,
+            note: None,
+            outputs: None,
+        }
+    }
+
+    /// The attempt in flight.
+    #[must_use]
+    pub fn flight(&self) -> Option<&Flight> {
+        match &self.status {
+            TaskStatus::Running(flight) => Some(flight),
+            TaskStatus::Waiting(_)
+            | TaskStatus::Ready
+            | TaskStatus::Retrying { .. }
+            | TaskStatus::Ended(_) => None,
+        }
+    }
+
+    /// How it ended, if it has.
+    #[must_use]
+    pub fn end(&self) -> Option<TaskEnd> {
+        match self.status {
+            TaskStatus::Ended(end) => Some(end),
+            TaskStatus::Waiting(_)
+            | TaskStatus::Ready
+            | TaskStatus::Running(_)
+            | TaskStatus::Retrying { .. } => None,
+        }
+    }
+}
+
+/// A point in the log and in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Mark {
+    /// The entry.
+    pub index: LogIndex,
+    /// When it was proposed.
+    pub at: UnixMs,
+}
+
+/// Where a task stands.
+///
+/// ```text
+/// Waiting ──rule met──► Ready ──assign──► Running ──succeeded──► Ended(Succeeded)
+///    │                  ▲   ▲                │
+///    │                  │   └─ worker lost ──┤
+///    │                  └─ timer ─ Retrying ◄┼─ failed, retries left
+///    └─ rule cannot be met ─► Ended(Skipped  └─ failed, none left ──► Ended(Failed | TimedOut | Lost)
+///                             | UpstreamFailed)    cancel, from anywhere ──► Ended(Cancelled)
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum TaskStatus {
+    /// Some predecessors have not ended.
+    Waiting(Tally),
+    /// May start; waits for a worker.
+    Ready,
+    /// Assigned to a worker.
+    Running(Flight),
+    /// Failed; will be ready again.
+    Retrying {
+        /// When.
+        at: UnixMs,
+    },
+    /// Over. Final.
+    Ended(TaskEnd),
+}
+
+/// How a task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskEnd {
+    /// It did its work.
+    Succeeded,
+    /// Its last attempt failed, or it could not be started at all.
+    Failed,
+    /// Its last attempt took too long.
+    TimedOut,
+    /// Its trigger rule did not ask for it.
+    Skipped,
+    /// A predecessor that it needs failed.
+    UpstreamFailed,
+    /// The run was cancelled, or ran out of time.
+    Cancelled,
+    /// Its worker was lost [`LOSSES_MAX`] times.
+    Lost,
+}
+
+impl TaskEnd {
+    /// Whether this counts as a failure for successors and for the run.
+    #[must_use]
+    pub fn is_failure(self) -> bool {
+        match self {
+            Self::Failed | Self::TimedOut | Self::UpstreamFailed | Self::Lost => true,
+            Self::Succeeded | Self::Skipped | Self::Cancelled => false,
+        }
+    }
+}
+
+/// How the predecessors of a waiting task have ended so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Tally {
+    /// Of them, those that succeeded.
+    pub succeeded: u32,
+    /// Of them, those that failed.
+    pub failed: u32,
+    /// Of them, those that were skipped.
+    pub skipped: u32,
+}
+
+impl Tally {
+    /// Counts one more predecessor. A cancelled one counts as skipped: only a run that is
+    /// ending cancels tasks, and in it nothing becomes ready.
+    pub fn count(&mut self, end: TaskEnd) {
+        let counter = match end {
+            TaskEnd::Succeeded => &mut self.succeeded,
+            TaskEnd::Skipped | TaskEnd::Cancelled => &mut self.skipped,
+            TaskEnd::Failed | TaskEnd::TimedOut | TaskEnd::UpstreamFailed | TaskEnd::Lost => {
+                &mut self.failed
+            }
+        };
+        *counter = counter.saturating_add(1);
+    }
+
+    /// How many have ended.
+    #[must_use]
+    pub fn ended(&self) -> u32 {
+        self.succeeded.saturating_add(self.failed).saturating_add(self.skipped)
+    }
+}
+
+/// An attempt in flight.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Flight {
+    /// Which try it is.
+    pub attempt: Attempt,
+    /// The worker that has it.
+    pub worker: WorkerId,
+    /// The registration under which it has it.
+    pub epoch: Epoch,
+    /// The index of the assignment.
+    pub token: FencingToken,
+    /// When it was assigned.
+    pub assigned_at: UnixMs,
+    /// What the worker is told, where that differs from the definition.
+    pub rendered: Option<Rendered>,
+    /// Set once the worker has been told to stop it.
+    pub stop: Option<StopReason>,
+}
+
+/// The instructions of an attempt, after templates were evaluated.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Rendered {
+    /// In place of the definition's params.
+    pub params: Json,
+    /// In place of the definition's environment, the workflow's included.
+    pub env: BTreeMap<String, String>,
+}
+
+/// Why a running attempt is to be stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// Its run was cancelled or ran out of time.
+    Cancelled,
+    /// It took longer than the task's timeout.
+    TimedOut,
+}
+
+/// An attempt that has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    /// Which try it was.
+    pub attempt: Attempt,
+    /// The worker that had it.
+    pub worker: WorkerId,
+    /// The index of its assignment.
+    pub token: FencingToken,
+    /// When it was assigned.
+    pub assigned_at: UnixMs,
+    /// When its end was recorded, and by which entry.
+    pub ended: Mark,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it used, where the worker could say.
+    pub usage: Usage,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It did its work.
+    Succeeded {
+        /// A JSON object; at most [`OUTPUT_BYTES_MAX`] bytes.
+        outputs: Option<Json>,
+    },
+    /// Its process ended with this code, not zero.
+    Exited {
+        /// As the process gave it.
+        code: i32,
+    },
+    /// Its process was ended by a signal that the worker did not send.
+    Signalled {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// It could not be started, or its result could not be used.
+    Broken {
+        /// Why, for people.
+        reason: String,
+    },
+    /// The worker stopped it as told, or never began it.
+    Stopped,
+    /// Its worker was lost, or restarted without it.
+    Lost,
+}
+
+/// Outputs larger than this are refused by the worker: they travel through the log.
+pub const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+
+/// What an attempt used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Usage {
+    /// From start to exit, by the worker's monotonic clock.
+    pub wall: DurationMs,
+    /// User CPU time in microseconds.
+    pub user_us: u64,
+    /// System CPU time in microseconds.
+    pub system_us: u64,
+    /// Greatest resident set in KiB.
+    pub memory_kib_max: u64,
+}
+
+impl fmt::Display for TaskStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Waiting(_) => f.write_str("waiting"),
+            Self::Ready => f.write_str("ready"),
+            Self::Running(flight) => write!(f, "running {} on {}", flight.attempt, flight.worker),
+            Self::Retrying { at } => write!(f, "retrying at {at}"),
+            Self::Ended(end) => end.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for TaskEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Skipped => "skipped",
+            Self::UpstreamFailed => "upstream_failed",
+            Self::Cancelled => "cancelled",
+            Self::Lost => "lost",
+        })
+    }
+}

@@ -1,0 +1,81 @@
+//! Workers, as the cluster knows them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{DurationMs, Epoch, Mark, Name, TaskId};
+
+/// A node that executes tasks.
+///
+/// Whether it can be heard is not here: leases are timed by the leader on its own clock,
+/// and only their end is an entry.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Worker {
+    /// For people; not unique.
+    pub name: Name,
+    /// Matched against the `runs_on` of tasks.
+    pub labels: BTreeMap<Name, String>,
+    /// How many tasks it runs at once. At least 1.
+    pub slots: u32,
+    /// How long it may go unheard before its lease can end.
+    pub lease: DurationMs,
+    /// Its present registration.
+    pub epoch: Epoch,
+    /// When it last registered, and by which entry.
+    pub registered: Mark,
+    /// Whether the registration still counts.
+    pub status: WorkerStatus,
+    /// The tasks assigned to it.
+    pub running: BTreeSet<TaskId>,
+}
+
+/// Whether a worker may be given work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum WorkerStatus {
+    /// It holds a lease.
+    Live,
+    /// Its lease ended. It must register again.
+    Gone {
+        /// When, and by which entry.
+        mark: Mark,
+        /// Why.
+        cause: LeaseEnd,
+    },
+}
+
+/// Why a lease ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaseEnd {
+    /// It was not heard for longer than the lease and its margins.
+    Expired,
+    /// It said that it stops, and that it runs nothing.
+    Released,
+}
+
+impl Worker {
+    /// Its present registration.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Whether it holds a lease.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        matches!(self.status, WorkerStatus::Live)
+    }
+
+    /// How many more tasks it can take.
+    #[must_use]
+    pub fn slots_free(&self) -> usize {
+        if self.is_live() { (self.slots as usize).saturating_sub(self.running.len()) } else { 0 }
+    }
+
+    /// Whether it has every label that a task asks for.
+    #[must_use]
+    pub fn has_labels(&self, wanted: &BTreeMap<Name, String>) -> bool {
+        wanted.iter().all(|(name, value)| self.labels.get(name) == Some(value))
+    }
+}

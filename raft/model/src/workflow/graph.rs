@@ -1,0 +1,72 @@
+//! The edges of a DAG, the other way round.
+
+use serde::{Deserialize, Serialize};
+
+use super::TaskDefinition;
+
+/// Who comes after whom: the reverse of [`TaskDefinition::needs`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Graph {
+    successors: Vec<Vec<u32>>,
+}
+
+impl Graph {
+    /// The graph of `tasks`. Positions that do not exist are passed over.
+    #[must_use]
+    pub fn new(tasks: &[TaskDefinition]) -> Self {
+        let mut successors = vec![Vec::new(); tasks.len()];
+        for (task, position) in tasks.iter().zip(0u32..) {
+            for &need in &task.needs {
+                if let Some(after) = successors.get_mut(need as usize) {
+                    after.push(position);
+                }
+            }
+        }
+        Self { successors }
+    }
+
+    /// The positions of the tasks that need the one at `position`, ascending.
+    #[must_use]
+    pub fn successors(&self, position: usize) -> &[u32] {
+        self.successors.get(position).map_or(&[], Vec::as_slice)
+    }
+
+    /// A cycle, if there is one: positions, each needing the one before it, and the first
+    /// the last.
+    #[must_use]
+    pub fn cycle(tasks: &[TaskDefinition]) -> Option<Vec<usize>> {
+        let graph = Self::new(tasks);
+        let mut open: Vec<usize> = tasks.iter().map(|task| task.needs.len()).collect();
+        let mut free: Vec<usize> = (0..tasks.len()).filter(|&at| open[at] == 0).collect();
+        let mut sorted = 0;
+        while let Some(at) = free.pop() {
+            sorted += 1;
+            for &after in graph.successors(at) {
+                let after = after as usize;
+                open[after] -= 1;
+                if open[after] == 0 {
+                    free.push(after);
+                }
+            }
+        }
+        (sorted < tasks.len()).then(|| Self::walk_back(tasks, &open))
+    }
+
+    /// Follows open needs backwards until a task comes up again: each task that could not be
+    /// sorted needs another such.
+    fn walk_back(tasks: &[TaskDefinition], open: &[usize]) -> Vec<usize> {
+        let is_open = |at: &usize| open[*at] > 0;
+        let mut at = (0..tasks.len()).find(is_open).expect("an unsorted task is left");
+        let mut path = Vec::new();
+        loop {
+            if let Some(first) = path.iter().position(|&seen| seen == at) {
+                let mut cycle = path.split_off(first);
+                cycle.reverse();
+                return cycle;
+            }
+            path.push(at);
+            let needs = tasks[at].needs.iter().map(|&need| need as usize);
+            at = needs.into_iter().find(is_open).expect("an unsorted task needs an unsorted one");
+        }
+    }
+}

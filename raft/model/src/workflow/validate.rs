@@ -1,0 +1,160 @@
+//! Every rule that a definition must keep.
+//!
+//! Checked in apply, where a broken rule would hurt every node; the workflow file is checked
+//! by the same rules before, with positions, in `quorate-api`.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Definition, Graph, TaskDefinition};
+use crate::Name;
+
+/// Tasks in one workflow. A run keeps a record for each in memory while it lives.
+pub const TASKS_MAX: usize = 10_000;
+
+/// Edges in one workflow.
+pub const EDGES_MAX: usize = 50_000;
+
+/// Bytes of environment for one task, names and values, the workflow's included.
+pub const ENV_BYTES_MAX: usize = 64 * 1024;
+
+/// Retries after the first attempt.
+pub const RETRIES_MAX: u32 = 1_000;
+
+/// Cycles are shown up to this many tasks; more do not help to find the mistake.
+const CYCLE_SHOWN_MAX: usize = 20;
+
+/// The rule that a definition breaks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+pub enum DefinitionError {
+    /// There is nothing to do.
+    #[error("it has no tasks; add at least one")]
+    Empty,
+    /// More than [`TASKS_MAX`].
+    #[error("it has {tasks} tasks; {TASKS_MAX} is the most: split it into several workflows")]
+    TooManyTasks {
+        /// How many.
+        tasks: u64,
+    },
+    /// More than [`EDGES_MAX`].
+    #[error("it has {edges} dependencies; {EDGES_MAX} is the most: let tasks join in between")]
+    TooManyEdges {
+        /// How many.
+        edges: u64,
+    },
+    /// Two tasks have one id.
+    #[error("two tasks have the id {id}")]
+    DuplicateTask {
+        /// That id.
+        id: Name,
+    },
+    /// A position in `needs` is beyond the tasks.
+    #[error("task {id} needs a task that does not exist")]
+    NoSuchNeed {
+        /// The task that needs it.
+        id: Name,
+    },
+    /// A task needs the same task twice, or its needs are not in order.
+    #[error("task {id} lists a dependency twice or out of order")]
+    UnorderedNeeds {
+        /// The task.
+        id: Name,
+    },
+    /// Tasks wait for each other.
+    #[error("tasks wait for each other: {path}")]
+    Cycle {
+        /// The ids, each needed by the next, joined by arrows; the first comes again last.
+        path: String,
+    },
+    /// More than [`ENV_BYTES_MAX`].
+    #[error("the environment of task {id} takes {bytes} bytes; {ENV_BYTES_MAX} is the most")]
+    EnvTooLarge {
+        /// The task.
+        id: Name,
+        /// How many.
+        bytes: u64,
+    },
+    /// More than [`RETRIES_MAX`].
+    #[error("task {id} asks for {limit} retries; {RETRIES_MAX} is the most")]
+    TooManyRetries {
+        /// The task.
+        id: Name,
+        /// How many.
+        limit: u32,
+    },
+}
+
+impl Definition {
+    /// Checks every rule.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that is broken.
+    pub fn validate(&self) -> Result<(), DefinitionError> {
+        check_size(&self.tasks)?;
+        check_ids(&self.tasks)?;
+        for task in &self.tasks {
+            check_needs(task, self.tasks.len())?;
+            check_task(self, task)?;
+        }
+        match Graph::cycle(&self.tasks) {
+            Some(cycle) => Err(DefinitionError::Cycle { path: self.path(&cycle) }),
+            None => Ok(()),
+        }
+    }
+
+    /// Names the tasks of a cycle.
+    fn path(&self, cycle: &[usize]) -> String {
+        let id = |&at: &usize| self.tasks[at].id.as_str();
+        let mut ids: Vec<&str> = cycle.iter().take(CYCLE_SHOWN_MAX).map(id).collect();
+        if cycle.len() > CYCLE_SHOWN_MAX {
+            ids.push("...");
+        }
+        ids.extend(cycle.first().map(id));
+        ids.join(" -> ")
+    }
+}
+
+fn check_size(tasks: &[TaskDefinition]) -> Result<(), DefinitionError> {
+    let edges: usize = tasks.iter().map(|task| task.needs.len()).sum();
+    if tasks.is_empty() {
+        Err(DefinitionError::Empty)
+    } else if tasks.len() > TASKS_MAX {
+        Err(DefinitionError::TooManyTasks { tasks: tasks.len() as u64 })
+    } else if edges > EDGES_MAX {
+        Err(DefinitionError::TooManyEdges { edges: edges as u64 })
+    } else {
+        Ok(())
+    }
+}
+
+fn check_ids(tasks: &[TaskDefinition]) -> Result<(), DefinitionError> {
+    let mut ids: Vec<&Name> = tasks.iter().map(|task| &task.id).collect();
+    ids.sort_unstable();
+    match ids.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(DefinitionError::DuplicateTask { id: pair[0].clone() }),
+        None => Ok(()),
+    }
+}
+
+fn check_needs(task: &TaskDefinition, tasks: usize) -> Result<(), DefinitionError> {
+    if task.needs.iter().any(|&need| need as usize >= tasks) {
+        return Err(DefinitionError::NoSuchNeed { id: task.id.clone() });
+    }
+    if task.needs.windows(2).any(|pair| pair[0] >= pair[1]) {
+        return Err(DefinitionError::UnorderedNeeds { id: task.id.clone() });
+    }
+    Ok(())
+}
+
+fn check_task(workflow: &Definition, task: &TaskDefinition) -> Result<(), DefinitionError> {
+    let env = workflow.env.iter().chain(&task.env);
+    let bytes: usize = env.map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > ENV_BYTES_MAX {
+        return Err(DefinitionError::EnvTooLarge { id: task.id.clone(), bytes: bytes as u64 });
+    }
+    let limit = task.retry.limit;
+    if limit > RETRIES_MAX {
+        return Err(DefinitionError::TooManyRetries { id: task.id.clone(), limit });
+    }
+    Ok(())
+}
