@@ -5,17 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use quorate_api::backend::{Chunk, Read, ReadError};
 use quorate_model::command::ReportTask;
-use quorate_model::{
-    Attempt, Dispatch, DurationMs, Epoch, Json, Name, StopReason, TaskId, WorkerId,
-};
+use quorate_model::{Dispatch, DurationMs, Epoch, Json, Name, StopReason, WorkerId};
 use serde::{Deserialize, Serialize};
-
-/// Bytes of a log or an artifact in one answer.
-pub const READ_BYTES_MAX: u32 = 256 * 1024;
-
-/// How long a read may wait for more to be written.
-pub const READ_WAIT_MAX: DurationMs = DurationMs(10_000);
 
 /// What a worker says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +51,7 @@ pub enum FromWorker {
         /// Of which request.
         request: u64,
         /// What was found.
-        result: ReadResult,
+        result: Result<Chunk, ReadError>,
     },
 }
 
@@ -132,80 +125,4 @@ pub struct StartTask {
     pub env: BTreeMap<String, String>,
     /// Files to keep.
     pub artifacts: Vec<String>,
-}
-
-/// A range of something that an attempt wrote.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Read {
-    /// Of which task.
-    pub task: TaskId,
-    /// Of which attempt.
-    pub attempt: Attempt,
-    /// What of it.
-    pub file: File,
-    /// From where.
-    pub from: ReadFrom,
-    /// At most this many bytes, and never more than [`READ_BYTES_MAX`].
-    pub bytes_max: u32,
-    /// How long to wait for the first byte if the attempt still runs; at most
-    /// [`READ_WAIT_MAX`].
-    pub wait: DurationMs,
-}
-
-/// Something that an attempt wrote.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum File {
-    /// Its output: lines of `TIME stdout|stderr F|P TEXT`, time in RFC 3339 UTC; `P` marks a
-    /// piece of a line that goes on in the next.
-    Log,
-    /// A file it was told to keep, by the path that its definition gives.
-    Artifact(String),
-}
-
-/// Where a read begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ReadFrom {
-    /// At this byte.
-    Offset(u64),
-    /// At the beginning of the last so many lines.
-    Tail(u64),
-}
-
-/// What a read found.
-pub type ReadResult = Result<Chunk, ReadError>;
-
-/// Some bytes of a file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Chunk {
-    /// Where they begin.
-    pub offset: u64,
-    /// May be empty: at the end, or if nothing came in time.
-    pub bytes: Vec<u8>,
-    /// The size of the whole file as of now.
-    pub size: u64,
-    /// Nothing will be added to it.
-    pub complete: bool,
-}
-
-/// Why there is nothing to read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum ReadError {
-    /// The task has no such attempt, or it has not begun.
-    #[error("there is no such attempt")]
-    NoSuchAttempt,
-    /// The attempt wrote no such file, or was not told to keep it.
-    #[error("the attempt kept no such file")]
-    NoSuchFile,
-    /// The worker that has the bytes cannot be reached.
-    #[error("worker {worker} has them and is not connected")]
-    WorkerAway {
-        /// Which.
-        worker: WorkerId,
-    },
-    /// The worker could not read them.
-    #[error("the worker could not read them: {0}")]
-    Failed(String),
-    /// No leader could be asked.
-    #[error("no leader is known")]
-    NoLeader,
 }

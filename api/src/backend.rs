@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quorate_model::{
-    Answer, Attempt, Event, LogIndex, Request, Retired, RunEnd, RunId, State, TaskId, UnixMs,
+    Answer, Attempt, DurationMs, Event, LogIndex, Request, Retired, RunEnd, RunId, State, TaskId,
+    UnixMs,
 };
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 /// What answers the edge's questions. Cheap to share; every method may be called at once.
@@ -37,9 +39,17 @@ pub trait Backend: Send + Sync + 'static {
     fn events(&self) -> broadcast::Receiver<(LogIndex, Event)>;
 
     /// A finished run that left the live state.
+    ///
+    /// # Errors
+    ///
+    /// If the history cannot be read.
     fn finished_run(&self, run: RunId) -> Result<Option<Retired>, StoreError>;
 
     /// Finished runs that left the live state, newest first.
+    ///
+    /// # Errors
+    ///
+    /// If the history cannot be read.
     fn finished_runs(&self, query: &FinishedQuery) -> Result<Vec<Retired>, StoreError>;
 
     /// The cluster as this node sees it.
@@ -178,8 +188,14 @@ pub struct Joined {
     pub cluster: String,
 }
 
+/// Bytes of a log or an artifact in one answer: a page, and a frame of moderate size.
+pub const READ_BYTES_MAX: u32 = 256 * 1024;
+
+/// How long a read may wait for more to be written: well under the timeouts of proxies.
+pub const READ_WAIT_MAX: DurationMs = DurationMs(10_000);
+
 /// A range of something that an attempt wrote.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Read {
     /// Of which task.
     pub task: TaskId,
@@ -189,14 +205,15 @@ pub struct Read {
     pub artifact: Option<String>,
     /// From where.
     pub from: ReadFrom,
-    /// At most this many bytes; the worker may have a lower limit.
+    /// At most this many bytes, and never more than [`READ_BYTES_MAX`].
     pub bytes_max: u32,
-    /// How long to wait for the first byte if the attempt still runs.
-    pub wait: Duration,
+    /// How long to wait for the first byte if the attempt still runs; never longer than
+    /// [`READ_WAIT_MAX`].
+    pub wait: DurationMs,
 }
 
 /// Where a read begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReadFrom {
     /// At this byte.
     Offset(u64),
@@ -206,7 +223,7 @@ pub enum ReadFrom {
 
 /// Some bytes of a file. Those of a log are lines of `TIME stdout|stderr F|P TEXT`: time in
 /// RFC 3339 UTC, and `P` for a piece of a line that goes on in the next.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chunk {
     /// Where they begin.
     pub offset: u64,
@@ -219,7 +236,7 @@ pub struct Chunk {
 }
 
 /// Why there is nothing to read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum ReadError {
     /// There is no such attempt or file.
     #[error("{0}")]
