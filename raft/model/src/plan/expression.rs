@@ -3,7 +3,7 @@
 //! Evaluated by the leader before the log, never in apply: what a template engine makes of a
 //! template may differ between its versions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use minijinja::syntax::SyntaxConfig;
@@ -72,16 +72,48 @@ pub fn render_outputs(definition: &Arc<Definition>, id: RunId, run: &Arc<Run>) -
     Json::new(&Value::Object(outputs.collect()))
 }
 
-/// Checks that a text is well formed as a template.
-///
-/// # Errors
-///
-/// What is wrong with it, in the words of the template engine.
-pub fn check(text: &str) -> Result<(), String> {
-    if !is_template(text) {
-        return Ok(());
+/// Reads templates without evaluating them: what can be said before a run exists.
+#[derive(Debug)]
+pub struct Templates(Environment<'static>);
+
+/// Why a text is no template.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct TemplateError {
+    /// In the words of the template engine.
+    pub reason: String,
+    /// The line of the text it stands in, from 1.
+    pub line: usize,
+}
+
+impl Default for Templates {
+    fn default() -> Self {
+        Self(engine())
     }
-    engine().template_from_str(text).map(drop).map_err(|error| error.to_string())
+}
+
+impl Templates {
+    /// The names that a template looks up, with their fields: `tasks.fetch.outputs.rows`.
+    /// Nothing for a text that is no template. A field given as a text, as in
+    /// `tasks["fetch"]`, is left out: then it is only `tasks`.
+    ///
+    /// # Errors
+    ///
+    /// If the text is not well formed.
+    pub fn references(&self, text: &str) -> Result<BTreeSet<String>, TemplateError> {
+        if !is_template(text) {
+            return Ok(BTreeSet::new());
+        }
+        let template = self.0.template_from_str(text).map_err(|error| TemplateError {
+            reason: error.detail().map_or_else(|| error.kind().to_string(), str::to_owned),
+            line: error.line().unwrap_or(1),
+        })?;
+        let mut names: BTreeSet<String> = template.undeclared_variables(true).into_iter().collect();
+        for (function, _) in self.0.globals() {
+            names.remove(function);
+        }
+        Ok(names)
+    }
 }
 
 fn is_template(text: &str) -> bool {
@@ -93,7 +125,8 @@ fn engine() -> Environment<'static> {
     let syntax = SyntaxConfig::builder()
         .block_delimiters("${%", "%}")
         .variable_delimiters("${{", "}}")
-        .comment_delimiters("${#", "#}")
+        // Not `${#`: that is the length of a variable in every shell.
+        .comment_delimiters("${{#", "#}}")
         .keep_trailing_newline(true)
         .build()
         .expect("the delimiters differ");
@@ -177,5 +210,38 @@ impl Object for Tasks {
         Some(minijinja::context! {
             state => task.status.to_string(), outputs => Item::from(Serde(outputs))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(text: &str) -> Vec<String> {
+        Templates::default().references(text).unwrap().into_iter().collect()
+    }
+
+    #[test]
+    fn names_what_a_template_looks_up() {
+        assert_eq!(names("no template: ${HOME} {{ dbt }} ${#HOME}"), Vec::<String>::new());
+        let text = "${{ params.day }} ${{ tasks.a.outputs.n | int + range(3)[0] }}";
+        assert_eq!(names(text), ["params.day", "tasks.a.outputs.n"]);
+        assert_eq!(names("${{ tasks['a b'].state }}"), ["tasks"]);
+    }
+
+    #[test]
+    fn leaves_the_expansions_of_a_shell_alone() {
+        let text = "${#list} ${{ params.day }} ${list#*} ${{# gone #}}!";
+        assert_eq!(names(text), ["params.day"]);
+        let context = minijinja::context! { params => minijinja::context! { day => "monday" } };
+        let rendered = engine().render_str(text, context).unwrap();
+        assert_eq!(rendered, "${#list} monday ${list#*} !");
+    }
+
+    #[test]
+    fn tells_the_line_of_a_mistake() {
+        let error = Templates::default().references("a\nb\nc ${{ params. }}").unwrap_err();
+        let expected = "unexpected end of variable block, expected identifier or integer";
+        assert_eq!((error.line, error.reason.as_str()), (3, expected));
     }
 }

@@ -3,5 +3,5 @@
 mod expression;
 mod placement;
 
-pub use expression::{ExpressionError, check as check_template, render_outputs};
+pub use expression::{ExpressionError, TemplateError, Templates, render_outputs};
 pub use placement::{ASSIGNMENTS_MAX, assignments};
