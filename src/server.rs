@@ -1,0 +1,308 @@
+//! A node: the replicated log, the leader's duties, a worker and the edge, behind one port.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_api::backend::Backend;
+use quorate_raft::codec::{self, Service};
+use quorate_raft::{ClusterId, Node, Options, Start, Timing};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+use crate::backend::NodeBackend;
+use crate::config::Config;
+use crate::leader::{self, Sessions};
+use crate::link;
+use crate::worker::{Worker, WorkerOptions};
+
+/// How long a connection may take to say what it is.
+const FIRST_BYTES_MAX: Duration = Duration::from_secs(10);
+
+/// HTTP connections that wait to be taken up.
+const HTTP_BACKLOG: usize = 1_024;
+
+/// Between two tries to accept after the system refused one: it has no descriptors left.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// How long asking to join may take before the next node is asked.
+const JOIN_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How often the nodes given by `--join` are asked before a start counts as failed.
+const JOIN_ROUNDS_MAX: u32 = 10;
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its address is not free, or not its own.
+    #[error("could not listen at {address}; choose another with --listen")]
+    Listen {
+        /// As configured.
+        address: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Its address means every interface, which is nowhere to connect to.
+    #[error("{0} is no address that others can connect to; say --advertise HOST:PORT")]
+    Advertise(SocketAddr),
+    /// None of the nodes given let it in.
+    #[error("could not join a cluster: {0}")]
+    Join(String),
+    /// Its storage refused.
+    #[error(transparent)]
+    Open(#[from] quorate_raft::OpenError),
+    /// Its worker did not start.
+    #[error("the worker did not start: {0}")]
+    Worker(String),
+}
+
+/// A node that runs.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    node: Node,
+    worker: Option<Worker>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Server {
+    /// Starts a node and waits until it serves.
+    ///
+    /// A folder that already holds a node is that node, whatever `join` says.
+    ///
+    /// # Errors
+    ///
+    /// If it can't listen, join, or open its storage.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let listen = |source| StartError::Listen { address: config.listen.clone(), source };
+        let listener = TcpListener::bind(&config.listen).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let advertised = advertised(&config, address)?;
+        let stop = CancellationToken::new();
+        let node = open(&config, &advertised).await?;
+        let sessions = Arc::new(Sessions::new(node.clone(), config.lease));
+        let backend = Arc::new(NodeBackend::new(node.clone(), Arc::clone(&sessions)));
+
+        let tasks = TaskTracker::new();
+        let http = serve_http(Arc::clone(&backend), address, &tasks, &stop);
+        let door = Door { node: node.clone(), sessions: Arc::clone(&sessions), backend, http };
+        tasks.spawn(Arc::new(door).accept(listener, stop.clone()));
+        tasks.spawn(leader::run(node.clone(), sessions, stop.clone()));
+        let worker = if config.worker {
+            let options = worker_options(&config, &node, &advertised);
+            Some(Worker::start(options).await.map_err(|error| StartError::Worker(error.to_string()))?)
+        } else {
+            None
+        };
+        tasks.close();
+        info!(%address, node = node.id(), "serving");
+        Ok(Self { address, node, worker, stop, tasks })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where its API is.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Waits until the node stops by itself, which it does when its storage fails; says why.
+    pub async fn stopped(&self) -> String {
+        self.node.stopped().await
+    }
+
+    /// Stops: leadership is handed over, then the worker's lease is given back, then the rest.
+    pub async fn shutdown(self) {
+        if let Some(worker) = self.worker {
+            worker.stop().await;
+        }
+        self.node.shutdown().await;
+        self.stop.cancel();
+        self.tasks.wait().await;
+    }
+}
+
+/// Where others reach this node.
+fn advertised(config: &Config, address: SocketAddr) -> Result<String, StartError> {
+    match &config.advertise {
+        Some(advertise) => Ok(advertise.clone()),
+        None if address.ip().is_unspecified() => Err(StartError::Advertise(address)),
+        None => Ok(address.to_string()),
+    }
+}
+
+async fn open(config: &Config, advertised: &str) -> Result<Node, StartError> {
+    let start = if quorate_raft::holds_identity(&config.data) {
+        Start::Resume
+    } else if config.join.is_empty() {
+        Start::Bootstrap
+    } else {
+        join(config, advertised).await?
+    };
+    let max = config.election_timeout;
+    let mut options = Options::new(&config.data, advertised, start);
+    options.timing = Timing { heartbeat: max / 6, election_min: max / 2, election_max: max };
+    Ok(Node::open(options).await?)
+}
+
+async fn join(config: &Config, advertised: &str) -> Result<Start, StartError> {
+    let mut refusal = String::new();
+    for _ in 0..JOIN_ROUNDS_MAX {
+        for seed in &config.join {
+            match quorate_raft::ask_to_join(seed, advertised, true, JOIN_DEADLINE).await {
+                Ok(joined) => {
+                    let (node_id, cluster_id) = (joined.node, joined.cluster);
+                    return Ok(Start::Join { node_id, cluster_id });
+                }
+                Err(error) => refusal = format!("{seed}: {error}"),
+            }
+        }
+        tokio::time::sleep(config.election_timeout).await;
+    }
+    Err(StartError::Join(refusal))
+}
+
+/// What a connection leads to.
+#[derive(Debug)]
+struct Door {
+    node: Node,
+    sessions: Arc<Sessions>,
+    backend: Arc<NodeBackend>,
+    http: mpsc::Sender<(TcpStream, SocketAddr)>,
+}
+
+impl Door {
+    async fn accept(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, from)) => {
+                    let (door, stop) = (Arc::clone(&self), stop.clone());
+                    tokio::spawn(async move {
+                        tokio::select! {
+                            () = stop.cancelled() => {}
+                            () = door.admit(stream, from) => {}
+                        }
+                    });
+                }
+                Err(error) => {
+                    warn!(%error, "could not accept a connection");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// Tells by its first bytes what a connection is, and hands it on.
+    async fn admit(&self, stream: TcpStream, from: SocketAddr) {
+        // Messages are small and wait for answers; held back, each would cost 40 ms.
+        drop(stream.set_nodelay(true));
+        match tokio::time::timeout(FIRST_BYTES_MAX, begins_with_magic(&stream)).await {
+            Ok(Ok(true)) => {
+                if let Err(error) = self.converse(stream).await {
+                    warn!(%from, %error, "connection refused");
+                }
+            }
+            Ok(Ok(false)) => drop(self.http.send((stream, from)).await),
+            Ok(Err(error)) => debug!(%from, %error, "connection lost"),
+            Err(_) => debug!(%from, "connection said nothing"),
+        }
+    }
+
+    async fn converse(&self, stream: TcpStream) -> Result<(), codec::FrameError> {
+        let (connection, hello) =
+            codec::accept(stream, self.node.cluster(), FIRST_BYTES_MAX).await?;
+        match hello.service {
+            Service::Raft | Service::Forward => self.node.serve(connection, hello).await,
+            Service::Worker => Arc::clone(&self.sessions).serve(link::over(connection)).await,
+            Service::Files => self.backend.serve_reads(connection).await?,
+        }
+        Ok(())
+    }
+}
+
+/// Whether a connection speaks the protocol of nodes and workers; otherwise it is HTTP.
+async fn begins_with_magic(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0; codec::MAGIC.len()];
+    loop {
+        let length = stream.peek(&mut first).await?;
+        if length == first.len() || length == 0 || !codec::MAGIC.starts_with(&first[..length]) {
+            return Ok(first == codec::MAGIC);
+        }
+        // Part of the magic has come; the rest is on its way.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// HTTP connections, as they are handed on by the door.
+struct Handed {
+    connections: mpsc::Receiver<(TcpStream, SocketAddr)>,
+    address: SocketAddr,
+}
+
+impl axum::serve::Listener for Handed {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        match self.connections.recv().await {
+            Some(connection) => connection,
+            // The door is closed; so is this, as soon as the server is told.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        Ok(self.address)
+    }
+}
+
+fn serve_http(
+    backend: Arc<NodeBackend>,
+    address: SocketAddr,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> mpsc::Sender<(TcpStream, SocketAddr)> {
+    let (sender, connections) = mpsc::channel(HTTP_BACKLOG);
+    let backend: Arc<dyn Backend> = backend;
+    let app = quorate_api::router(backend);
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        let server = axum::serve(Handed { connections, address }, app);
+        tokio::select! {
+            // Open streams end here; their clients know how to go on elsewhere.
+            () = stop.cancelled() => {}
+            result = server => if let Err(error) = result {
+                warn!(%error, "the API has stopped");
+            }
+        }
+    });
+    sender
+}
+
+/// The worker of this node asks this node first, since it knows the leader.
+fn worker_options(config: &Config, node: &Node, advertised: &str) -> WorkerOptions {
+    let _: ClusterId = node.cluster();
+    WorkerOptions {
+        dir: config.data.join("worker"),
+        name: config.name.clone(),
+        labels: config.labels.clone(),
+        slots: config.slots,
+        servers: vec![advertised.to_owned()],
+        cluster: node.cluster(),
+    }
+}

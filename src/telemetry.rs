@@ -1,0 +1,136 @@
+//! What can be seen from outside: the process's own log, and metrics.
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+use quorate_model::{RunStatus, State};
+use quorate_raft::Node;
+use tracing_subscriber::EnvFilter;
+
+use crate::leader::Sessions;
+
+/// Has events written to standard error: those that `QUORATE_LOG` asks for (`info` unless
+/// set; `quorate_raft=debug,info` and the like), one line each.
+pub fn init(default_level: &str) {
+    let filter = EnvFilter::try_from_env("QUORATE_LOG")
+        .unwrap_or_else(|_| EnvFilter::new(format!("{default_level},openraft=error,sled=error")));
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr())
+        && std::env::var_os("NO_COLOR").is_none();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi);
+    // A second call, as by tests in one process, leaves the first in force.
+    drop(subscriber.with_writer(std::io::stderr).try_init());
+}
+
+/// Every metric of a node, in the OpenMetrics text format.
+#[must_use]
+pub fn metrics(node: &Node, sessions: &Sessions) -> String {
+    let mut registry = Registry::with_prefix("quorate");
+    registry.register_collector(Box::new(Readings(read(node, sessions))));
+    let mut text = String::new();
+    // Writing to a string fails only where a metric encodes itself wrongly.
+    match prometheus_client::encoding::text::encode(&mut text, &registry) {
+        Ok(()) => text,
+        Err(error) => format!("# {error}\n# EOF\n"),
+    }
+}
+
+/// A metric and its value just now.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    name: &'static str,
+    help: &'static str,
+    kind: MetricType,
+    value: f64,
+}
+
+#[derive(Debug)]
+struct Readings(Vec<Reading>);
+
+impl Collector for Readings {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for Reading { name, help, kind, value } in &self.0 {
+            let metric = encoder.encode_descriptor(name, help, None, *kind)?;
+            Sample { kind: *kind, value: *value }.encode(metric)?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    kind: MetricType,
+    value: f64,
+}
+
+impl EncodeMetric for Sample {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        match self.kind {
+            MetricType::Counter => encoder.encode_counter::<(), f64, u64>(&self.value, None),
+            MetricType::Gauge
+            | MetricType::Histogram
+            | MetricType::Info
+            | MetricType::Unknown => encoder.encode_gauge(&self.value),
+        }
+    }
+
+    fn metric_type(&self) -> MetricType {
+        self.kind
+    }
+}
+
+fn read(node: &Node, sessions: &Sessions) -> Vec<Reading> {
+    let status = node.status();
+    let counted = node.with_state(count);
+    let gauge = |name, help, value| Reading { name, help, kind: MetricType::Gauge, value };
+    vec![
+        gauge("raft_term", "Term of this node", number(status.term)),
+        gauge("raft_leads", "1 if this node leads", f64::from(u8::from(status.leads))),
+        gauge("raft_quorate", "1 if a quorum answers", f64::from(u8::from(status.quorate))),
+        gauge("raft_last_index", "Last entry in the log", number(status.last_index)),
+        gauge("raft_committed_index", "Last committed entry", number(status.committed_index)),
+        gauge("raft_applied_index", "Last applied entry", number(status.applied_index)),
+        gauge("raft_snapshot_index", "Last entry in a snapshot", number(status.snapshot_index)),
+        gauge("raft_members", "Nodes of the cluster", length(status.members.len())),
+        gauge("history_runs", "Finished runs kept", number(status.history_runs)),
+        gauge("runs_live", "Runs in memory", length(counted.runs)),
+        gauge("runs_open", "Runs that have not ended", length(counted.open)),
+        gauge("tasks_ready", "Tasks that wait for a worker", length(counted.ready)),
+        gauge("tasks_running", "Tasks assigned to a worker", length(counted.running)),
+        gauge("workers_live", "Workers that hold a lease", length(counted.workers)),
+        gauge("workers_connected", "Workers connected here", length(sessions.connected().len())),
+        gauge("slots_total", "Slots of live workers", length(counted.slots)),
+    ]
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    runs: usize,
+    open: usize,
+    ready: usize,
+    running: usize,
+    workers: usize,
+    slots: usize,
+}
+
+fn count(state: &State) -> Counted {
+    let live = || state.workers().values().filter(|worker| worker.is_live());
+    let is_open = |status: &RunStatus| !matches!(status, RunStatus::Ended { .. });
+    Counted {
+        runs: state.runs().len(),
+        open: state.runs().values().filter(|run| is_open(&run.status)).count(),
+        ready: state.ready_count(),
+        running: live().map(|worker| worker.running.len()).sum(),
+        workers: live().count(),
+        slots: live().map(|worker| worker.slots as usize).sum(),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a metric need not be exact beyond 2^53")]
+fn number(value: u64) -> f64 {
+    value as f64
+}
+
+fn length(value: usize) -> f64 {
+    number(value as u64)
+}
