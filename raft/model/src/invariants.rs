@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::state::State;
 use crate::workflow::DefinitionId;
-use crate::{Run, RunId, RunStatus, Task, TaskEnd, TaskId, TaskStatus, Timer};
+use crate::{
+    Attempt, AttemptRecord, Flight, Outcome, Run, RunId, RunStatus, Tally, Task, TaskEnd, TaskId,
+    TaskStatus, Timer, UnixMs, settle,
+};
 
 impl State {
     /// Checks every invariant. Costs the size of the state.
@@ -16,6 +19,7 @@ impl State {
         self.check_definitions()?;
         self.check_queue()?;
         self.check_workers()?;
+        self.check_timers()?;
         for (&id, run) in &self.runs {
             self.check_run(id, run)?;
         }
@@ -54,6 +58,9 @@ impl State {
             ensure(!full, || format!("{id} runs more than it has slots"))?;
             let idle = worker.running.is_empty();
             ensure(worker.is_live() || idle, || format!("{id} has no lease but tasks"))?;
+            let forget = Timer::ForgetWorker(id, worker.epoch);
+            let forgotten = worker.forgotten_at().is_none_or(|at| self.has_timer(at, forget));
+            ensure(forgotten, || format!("{id} is gone but never forgotten"))?;
             for &task in &worker.running {
                 let holds = self
                     .task(task)
@@ -66,14 +73,49 @@ impl State {
         Ok(())
     }
 
+    /// Each timer has its reason still, and is set to when that says.
+    fn check_timers(&self) -> Result<(), String> {
+        for &(at, ref timer) in &self.timers {
+            let due = match *timer {
+                Timer::Retry(task) => self.task(task).ok().and_then(retries_at),
+                Timer::TaskTimeout(task, attempt) => self.attempt_overdue_at(task, attempt),
+                Timer::RunTimeout(run) => self.run_overdue_at(run),
+                Timer::Retire(run) => self.runs.get(&run).and_then(|found| found.retires_at()),
+                Timer::ForgetWorker(worker, epoch) => {
+                    let found = self.workers.get(&worker).filter(|found| found.epoch == epoch);
+                    found.and_then(|found| found.forgotten_at())
+                }
+            };
+            ensure(due == Some(at), || format!("{timer:?} at {at} should be at {due:?}"))?;
+        }
+        Ok(())
+    }
+
+    fn has_timer(&self, at: UnixMs, timer: Timer) -> bool {
+        self.timers.contains(&(at, timer))
+    }
+
+    fn attempt_overdue_at(&self, id: TaskId, attempt: Attempt) -> Option<UnixMs> {
+        let flight = self.task(id).ok()?.flight().filter(|flight| flight.attempt == attempt)?;
+        flight.overdue_at(self.task_definition(id).ok()?.timeout)
+    }
+
+    fn run_overdue_at(&self, id: RunId) -> Option<UnixMs> {
+        let run = self.runs.get(&id).filter(|run| run.status == RunStatus::Running)?;
+        run.overdue_at(self.definition(run.definition).timeout)
+    }
+
     fn check_run(&self, id: RunId, run: &Run) -> Result<(), String> {
         let open = run.tasks.iter().filter(|task| task.end().is_none()).count();
         ensure(open == run.tasks_open as usize, || format!("run {id} has {open} open tasks"))?;
         ensure((open == 0) == run.has_ended(), || {
             format!("run {id}: {} with {open} open", run.status)
         })?;
-        let retires = || self.timers.iter().any(|(_, timer)| *timer == Timer::Retire(id));
-        ensure(!run.has_ended() || retires(), || format!("run {id} ended but never retires"))?;
+        let retires = run.retires_at().is_none_or(|at| self.has_timer(at, Timer::Retire(id)));
+        ensure(retires, || format!("run {id} ended but never retires"))?;
+        let overdue_at = self.run_overdue_at(id);
+        let stops = overdue_at.is_none_or(|at| self.has_timer(at, Timer::RunTimeout(id)));
+        ensure(stops, || format!("run {id} never times out"))?;
         for (position, task) in run.tasks.iter().enumerate() {
             self.check_task(TaskId::new(id, position), task, run)?;
         }
@@ -84,7 +126,7 @@ impl State {
     fn check_task(&self, id: TaskId, task: &Task, run: &Run) -> Result<(), String> {
         let stopping = matches!(run.status, RunStatus::Stopping(_));
         let waits = match &task.status {
-            TaskStatus::Waiting(_) => !stopping && self.has_open_need(id, run),
+            TaskStatus::Waiting(tally) => !stopping && self.is_undecided(id, run, *tally),
             TaskStatus::Ready => {
                 let queued = task.ready.is_some_and(|r| self.ready.contains(&(r.index, id)));
                 !stopping && queued
@@ -93,26 +135,59 @@ impl State {
                 let holder = self.workers.get(&flight.worker);
                 holder.is_some_and(|worker| worker.running.contains(&id))
                     && (!stopping || flight.stop.is_some())
+                    && self.is_timed(id, flight)
             }
-            TaskStatus::Retrying { at } => {
-                !stopping && self.timers.contains(&(*at, Timer::Retry(id)))
-            }
+            TaskStatus::Retrying { at } => !stopping && self.has_timer(*at, Timer::Retry(id)),
             TaskStatus::Ended(_) => task.ended.is_some(),
         };
         ensure(waits, || format!("{id} is {} and nothing will change that", task.status))?;
-        let succeeded = task.status == TaskStatus::Ended(TaskEnd::Succeeded);
-        ensure(succeeded || task.outputs.is_none(), || format!("{id} has outputs unearned"))?;
-        let kept = task.attempts.len() + usize::from(task.flight().is_some());
-        let begun = task.attempts_begun.0 as usize;
-        ensure(kept <= begun, || format!("{id} has {kept} attempts on record of {begun}"))?;
-        let tokens_rise = task.attempts.windows(2).all(|pair| pair[0].token < pair[1].token);
-        ensure(tokens_rise, || format!("{id} had a fencing token that did not rise"))
+        check_attempts(id, task)
     }
 
-    fn has_open_need(&self, id: TaskId, run: &Run) -> bool {
-        let needs = &self.definition(run.definition).tasks[id.position()].needs;
-        needs.iter().any(|&need| run.tasks[need as usize].end().is_none())
+    /// Whether the tally is that of the predecessors, and their rule leaves it open.
+    fn is_undecided(&self, id: TaskId, run: &Run, tally: Tally) -> bool {
+        let task = &self.definition(run.definition).tasks[id.position()];
+        let mut counted = Tally::default();
+        for end in task.needs.iter().filter_map(|&need| run.tasks[need as usize].end()) {
+            counted.count(end);
+        }
+        counted == tally && !settle::is_decided(task, tally)
     }
+
+    /// Whether an attempt that has a timeout has its timer, or was stopped already.
+    fn is_timed(&self, id: TaskId, flight: &Flight) -> bool {
+        let overdue_at = self.attempt_overdue_at(id, flight.attempt);
+        let timer = || Timer::TaskTimeout(id, flight.attempt);
+        flight.stop.is_some() || overdue_at.is_none_or(|at| self.has_timer(at, timer()))
+    }
+}
+
+fn retries_at(task: &Task) -> Option<UnixMs> {
+    match task.status {
+        TaskStatus::Retrying { at } => Some(at),
+        TaskStatus::Waiting(_)
+        | TaskStatus::Ready
+        | TaskStatus::Running(_)
+        | TaskStatus::Ended(_) => None,
+    }
+}
+
+/// A task is tried once at a time, under tokens that rise, until it has succeeded once.
+fn check_attempts(id: TaskId, task: &Task) -> Result<(), String> {
+    let succeeded = task.status == TaskStatus::Ended(TaskEnd::Succeeded);
+    ensure(succeeded || task.outputs.is_none(), || format!("{id} has outputs unearned"))?;
+    let is_success = |past: &AttemptRecord| matches!(past.outcome, Outcome::Succeeded { .. });
+    let successes = task.attempts.iter().filter(|past| is_success(past)).count();
+    ensure(successes == usize::from(succeeded), || format!("{id} succeeded {successes} times"))?;
+    let kept = task.attempts.len() + usize::from(task.flight().is_some());
+    let begun = task.attempts_begun.0 as usize;
+    ensure(kept <= begun, || format!("{id} has {kept} attempts on record of {begun}"))?;
+    let tried = task.attempts.iter().map(|past| (past.attempt, past.token));
+    let tried: Vec<_> = tried.chain(task.flight().map(|now| (now.attempt, now.token))).collect();
+    let rise = tried.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
+    ensure(rise, || format!("{id} had an attempt or a fencing token that did not rise"))?;
+    let latest = tried.last().is_none_or(|&(attempt, _)| attempt == task.attempts_begun);
+    ensure(latest, || format!("{id} has begun an attempt that is not on record"))
 }
 
 fn ensure(holds: bool, broken: impl FnOnce() -> String) -> Result<(), String> {

@@ -8,6 +8,7 @@ pub mod command;
 mod effect;
 mod id;
 mod invariants;
+mod keys;
 pub mod plan;
 mod run;
 mod settle;
@@ -22,10 +23,9 @@ pub use id::{
     Attempt, DurationMs, Epoch, FencingToken, Json, LogIndex, NAME_BYTES_MAX, Name, NameError,
     RunId, TaskId, UnixMs, WorkerId,
 };
+pub use keys::{IdempotencyKey, KEY_BYTES_MAX};
 pub use run::{Run, RunEnd, RunStatus, RunStop, Trigger};
-pub use state::{
-    Answer, Applied, Entry, IdempotencyKey, KEY_BYTES_MAX, Request, Retired, State, Timer,
-};
+pub use state::{Answer, Applied, Entry, Request, Retired, State, Timer};
 pub use task::{
     ATTEMPTS_KEPT_MAX, AttemptRecord, Flight, LOSSES_MAX, Mark, OUTPUT_BYTES_MAX, Outcome,
     Rendered, StopReason, Tally, Task, TaskEnd, TaskStatus, Usage,

@@ -6,7 +6,11 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::workflow::DefinitionId;
-use crate::{Json, Mark, Name, Task, UnixMs};
+use crate::{DurationMs, Json, Mark, Name, Task, UnixMs};
+
+/// How long a finished run stays in the live state: long enough for whoever waits for it
+/// to see it there.
+const RETIRE_AFTER: DurationMs = DurationMs(10_000);
 
 /// One execution of a workflow.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -114,6 +118,18 @@ impl Run {
             RunStatus::Ended { mark, .. } => Some(mark.at),
             RunStatus::Running | RunStatus::Stopping(_) => None,
         }
+    }
+}
+
+impl Run {
+    /// When it is stopped if its tasks are not through by then.
+    pub(crate) fn overdue_at(&self, timeout: Option<DurationMs>) -> Option<UnixMs> {
+        timeout.map(|timeout| self.created.at.after(timeout))
+    }
+
+    /// When it leaves the live state, if it has ended.
+    pub(crate) fn retires_at(&self) -> Option<UnixMs> {
+        self.ended_at().map(|at| at.after(RETIRE_AFTER))
     }
 }
 

@@ -8,10 +8,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::state::{Output, State, Timer};
-use crate::workflow::TriggerRule;
+use crate::workflow::{TaskDefinition, TriggerRule};
 use crate::{
-    AttemptRecord, Dispatch, Effect, Event, LOSSES_MAX, Outcome, RunEnd, RunId, RunStatus, RunStop,
-    StopReason, Tally, TaskEnd, TaskId, TaskStatus, Usage, WorkerId, task::ATTEMPTS_KEPT_MAX,
+    AttemptRecord, Dispatch, Effect, Event, Flight, LOSSES_MAX, Outcome, RunEnd, RunId, RunStatus,
+    RunStop, StopReason, Tally, TaskEnd, TaskId, TaskStatus, Usage, WorkerId,
+    task::ATTEMPTS_KEPT_MAX,
 };
 
 /// What a trigger rule says of the predecessors so far.
@@ -53,13 +54,21 @@ fn judge(rule: TriggerRule, tally: Tally, needs: u32) -> Verdict {
     }
 }
 
+/// Whether its predecessors so far decide what becomes of a task.
+pub(crate) fn is_decided(task: &TaskDefinition, tally: Tally) -> bool {
+    judge_task(task, tally) != Verdict::Wait
+}
+
+fn judge_task(task: &TaskDefinition, tally: Tally) -> Verdict {
+    judge(task.trigger_rule, tally, u32::try_from(task.needs.len()).unwrap_or(u32::MAX))
+}
+
 /// Readies the first tasks of a new run.
 pub(crate) fn open(state: &mut State, output: &mut Output, run: RunId) {
     let Some(definition) = state.runs.get(&run).map(|found| found.definition) else { return };
     let definition = Arc::clone(state.definition(definition));
     for (position, task) in definition.tasks.iter().enumerate() {
-        let needs = u32::try_from(task.needs.len()).unwrap_or(u32::MAX);
-        if judge(task.trigger_rule, Tally::default(), needs) == Verdict::Ready {
+        if judge_task(task, Tally::default()) == Verdict::Ready {
             make_ready(state, output, TaskId::new(run, position));
         }
     }
@@ -83,19 +92,23 @@ pub(crate) fn end_task(state: &mut State, output: &mut Output, task: TaskId, end
     let Some(found) = state.runs.get(&run) else { return };
     let stored = state.stored(found.definition);
     let (definition, graph) = (Arc::clone(&stored.definition), Arc::clone(&stored.graph));
+    mark_ended(state, output, task, end);
     let mut ended = VecDeque::from([(task, end)]);
     while let Some((task, end)) = ended.pop_front() {
-        mark_ended(state, output, task, end);
         for &after in graph.successors(task.position()) {
             let after = TaskId { run, index: after };
-            let Some(rule) = definition.tasks.get(after.position()) else { continue };
-            let needs = u32::try_from(rule.needs.len()).unwrap_or(u32::MAX);
+            let Some(task) = definition.tasks.get(after.position()) else { continue };
             let TaskStatus::Waiting(tally) = &mut state.task_mut(after).status else { continue };
             tally.count(end);
-            match judge(rule.trigger_rule, *tally, needs) {
+            match judge_task(task, *tally) {
                 Verdict::Wait => {}
                 Verdict::Ready => make_ready(state, output, after),
-                Verdict::Never(end) => ended.push_back((after, end)),
+                Verdict::Never(end) => {
+                    // Here and not when its turn comes: a second predecessor in the queue
+                    // would find it waiting still, and end it for its successors again.
+                    mark_ended(state, output, after, end);
+                    ended.push_back((after, end));
+                }
             }
         }
     }
@@ -106,9 +119,6 @@ fn mark_ended(state: &mut State, output: &mut Output, task: TaskId, end: TaskEnd
     let mark = state.mark();
     let run = state.run_mut(task.run);
     let Some(found) = run.tasks.get_mut(task.position()) else { return };
-    if found.end().is_some() {
-        return;
-    }
     found.status = TaskStatus::Ended(end);
     found.ended = Some(mark);
     run.tasks_open = run.tasks_open.saturating_sub(1);
@@ -129,29 +139,49 @@ fn end_run_if_done(state: &mut State, output: &mut Output, id: RunId) {
         RunStatus::Running | RunStatus::Ended { .. } => (RunEnd::Succeeded, None),
     };
     let stop = stop.cloned();
-    state.run_mut(id).status = RunStatus::Ended { end, mark, stop };
-    state.retire_later(id);
+    unset_run_timeout(state, id);
+    let run = state.run_mut(id);
+    run.status = RunStatus::Ended { end, mark, stop };
+    if let Some(at) = run.retires_at() {
+        state.set_timer(at, Timer::Retire(id));
+    }
     output.events.push(Event::Run(id));
+}
+
+fn unset_run_timeout(state: &mut State, id: RunId) {
+    let Some(run) = state.runs.get(&id) else { return };
+    if let Some(at) = run.overdue_at(state.definition(run.definition).timeout) {
+        state.unset_timer(at, Timer::RunTimeout(id));
+    }
 }
 
 /// Has a run end before its tasks are through: what has not started never will, and what
 /// runs is stopped. The run ends with the last of the latter.
 pub(crate) fn stop_run(state: &mut State, output: &mut Output, run: RunId, why: RunStop) {
+    unset_run_timeout(state, run);
     state.run_mut(run).status = RunStatus::Stopping(why);
     output.events.push(Event::Run(run));
     for task in state.open_tasks(run) {
-        if let TaskStatus::Running(flight) = &mut state.task_mut(task).status {
+        stop_task(state, output, task);
+    }
+    end_run_if_done(state, output, run);
+}
+
+fn stop_task(state: &mut State, output: &mut Output, task: TaskId) {
+    match &mut state.task_mut(task).status {
+        TaskStatus::Running(flight) => {
             // Also where a timeout has stopped it already: what becomes of it is different.
             flight.stop = Some(StopReason::Cancelled);
             let dispatch = Dispatch::of(task, flight);
             output.effects.push(Effect::Stop(dispatch, StopReason::Cancelled));
             output.events.push(Event::Task(task));
-        } else {
-            state.unmark_ready(task);
-            mark_ended(state, output, task, TaskEnd::Cancelled);
+            return;
         }
+        TaskStatus::Ready => state.unmark_ready(task),
+        &mut TaskStatus::Retrying { at } => state.unset_timer(at, Timer::Retry(task)),
+        TaskStatus::Waiting(_) | TaskStatus::Ended(_) => {}
     }
-    end_run_if_done(state, output, run);
+    mark_ended(state, output, task, TaskEnd::Cancelled);
 }
 
 /// Ends every attempt that a worker has: they are lost.
@@ -170,30 +200,44 @@ pub(crate) fn end_attempt(
     outcome: Outcome,
     usage: Usage,
 ) {
+    let Some(flight) = land(state, task) else { return };
     let ended = state.mark();
+    let fate = fate(&outcome, flight.stop);
+    let (outputs, outcome) = match outcome {
+        Outcome::Succeeded { outputs } => (outputs, Outcome::Succeeded { outputs: None }),
+        other => (None, other),
+    };
+    let Flight { attempt, worker, token, assigned_at, .. } = flight;
     let found = state.task_mut(task);
-    let TaskStatus::Running(flight) = &found.status else { return };
-    let (worker, stop, attempt) = (flight.worker, flight.stop, flight.attempt);
-    let (token, assigned_at) = (flight.token, flight.assigned_at);
+    found.outputs = outputs;
     if found.attempts.len() >= ATTEMPTS_KEPT_MAX {
         found.attempts.remove(0);
     }
-    if let Outcome::Succeeded { outputs } = &outcome {
-        found.outputs.clone_from(outputs);
-    }
-    let fate = fate(&outcome, stop);
     #[rustfmt::skip]
     found.attempts.push(AttemptRecord {
         attempt, worker, token, assigned_at, ended, outcome, usage,
-    });
-    state.workers.entry(worker).and_modify(|holder| {
-        holder.running.remove(&task);
     });
     match fate {
         Fate::End(end) => end_task(state, output, task, end),
         Fate::Failure(end) => fail(state, output, task, end),
         Fate::Loss => lose(state, output, task),
     }
+}
+
+/// Takes the attempt of a task that is in flight off its worker and off the clock.
+fn land(state: &mut State, task: TaskId) -> Option<Flight> {
+    let timeout = state.task_definition(task).ok()?.timeout;
+    state.task(task).ok()?.flight()?;
+    // Held open only: whoever lands an attempt decides at once what the task is instead.
+    let status = std::mem::replace(&mut state.task_mut(task).status, TaskStatus::Ready);
+    let TaskStatus::Running(flight) = status else { return None };
+    if let Some(at) = flight.overdue_at(timeout) {
+        state.unset_timer(at, Timer::TaskTimeout(task, flight.attempt));
+    }
+    state.workers.entry(flight.worker).and_modify(|holder| {
+        holder.running.remove(&task);
+    });
+    Some(flight)
 }
 
 /// What an outcome means for its task.

@@ -8,22 +8,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3Default;
 
+use crate::keys::Keys;
 use crate::workflow::{Definition, DefinitionId, Graph, TaskDefinition, Workflow};
 use crate::{
-    Attempt, Command, Dispatch, DurationMs, Effect, Epoch, Event, LogIndex, Mark, Name, Rejection,
-    Reply, Run, RunId, Task, TaskId, TaskStatus, UnixMs, Worker, WorkerId,
+    Attempt, Command, Dispatch, Effect, Epoch, Event, IdempotencyKey, LogIndex, Mark, Name,
+    Rejection, Reply, Run, RunId, Task, TaskId, TaskStatus, UnixMs, Worker, WorkerId,
 };
-
-/// The longest idempotency key, in bytes.
-pub const KEY_BYTES_MAX: usize = 255;
-
-/// How long the answer to a request with an idempotency key is kept: a day, the habit of
-/// the field.
-const KEY_KEPT: DurationMs = DurationMs(24 * 3_600_000);
-
-/// How long a finished run stays in the live state: long enough for whoever waits for it
-/// to see it there.
-const RETIRE_AFTER: DurationMs = DurationMs(10_000);
 
 /// One log entry: requests that were proposed together, and when.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,15 +37,6 @@ impl From<Command> for Request {
     fn from(command: Command) -> Self {
         Self { key: None, command }
     }
-}
-
-/// Tells a repeated request from a new one. Kept for a day.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IdempotencyKey {
-    /// Chosen by the client; 1 to [`KEY_BYTES_MAX`] bytes.
-    pub key: String,
-    /// A hash of what was asked, so that one key is not used for two things.
-    pub request_hash: u64,
 }
 
 /// What applying one entry produced.
@@ -120,8 +101,10 @@ pub struct State {
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     /// Ready tasks, those that became so first in front.
     pub(crate) ready: BTreeSet<(LogIndex, TaskId)>,
+    /// What falls due, soonest first. Each has its reason in the state and goes with it, so
+    /// that a day's timeout of a task that took a second does not stay for the day.
     pub(crate) timers: BTreeSet<(UnixMs, Timer)>,
-    pub(crate) keys: BTreeMap<String, KeyRecord>,
+    keys: Keys,
 }
 
 /// Something that falls due.
@@ -135,9 +118,7 @@ pub enum Timer {
     RunTimeout(RunId),
     /// A finished run moves to the history.
     Retire(RunId),
-    /// An idempotency key is forgotten.
-    DropKey(String),
-    /// A worker that is gone is forgotten, unless it registered again.
+    /// A worker that is gone is forgotten.
     ForgetWorker(WorkerId, Epoch),
 }
 
@@ -150,22 +131,16 @@ pub(crate) struct StoredDefinition {
     pub(crate) uses: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct KeyRecord {
-    request_hash: u64,
-    reply: Result<Reply, Rejection>,
-}
-
 impl State {
     /// Applies one committed entry.
     ///
     /// Runs on every node, in log order, and must leave every node in the same
-    /// state. A [`Rejection`] is an answer: the request counts as applied and the
-    /// state is unchanged but for the clock.
+    /// state. A [`Rejection`] is an answer: the request counts as applied, and the state is
+    /// unchanged but for the clock and the answer kept under an idempotency key.
     ///
     /// # Panics
     ///
-    /// If an invariant is broken. Halting beats diverging.
+    /// If an invariant is broken. Halting beats diverging. No entry, however odd, breaks one.
     pub fn apply(&mut self, index: LogIndex, entry: Entry) -> Applied {
         self.now = self.now.max(entry.proposed_at);
         self.applied = index;
@@ -179,24 +154,19 @@ impl State {
     /// Applies a request unless it is a repeat.
     fn answer(&mut self, request: Request, output: &mut Output) -> Answer {
         let Request { key, command } = request;
-        let Some(IdempotencyKey { key, request_hash }) = key else {
+        let Some(key) = key else {
             return Answer { reply: command.apply(self, output), replayed: false };
         };
-        if key.is_empty() || key.len() > KEY_BYTES_MAX {
-            let bytes_max = u32::try_from(KEY_BYTES_MAX).unwrap_or(u32::MAX);
-            return Answer { reply: Err(Rejection::BadKey { bytes_max }), replayed: false };
+        self.keys.forget(self.now);
+        match self.keys.answered(&key) {
+            Ok(Some(reply)) => Answer { reply, replayed: true },
+            Err(rejection) => Answer { reply: Err(rejection), replayed: false },
+            Ok(None) => {
+                let reply = command.apply(self, output);
+                self.keys.remember(self.now, key, reply.clone());
+                Answer { reply, replayed: false }
+            }
         }
-        if let Some(record) = self.keys.get(&key) {
-            let is_repeat = record.request_hash == request_hash;
-            let reused = || Err(Rejection::KeyReused { key });
-            let reply = if is_repeat { record.reply.clone() } else { reused() };
-            return Answer { reply, replayed: is_repeat };
-        }
-        let reply = command.apply(self, output);
-        let record = KeyRecord { request_hash, reply: reply.clone() };
-        self.keys.insert(key.clone(), record);
-        self.set_timer(self.now.after(KEY_KEPT), Timer::DropKey(key));
-        Answer { reply, replayed: false }
     }
 
     /// Every effect whose result has not been reported, for a new leader.
@@ -218,13 +188,15 @@ impl State {
             .collect()
     }
 
-    /// When the clock next has something to do, by the time of the log.
+    /// When the clock next has something to do, by the time of the log. May be past already,
+    /// if more fell due at once than one entry lets fire.
     #[must_use]
     pub fn next_deadline(&self) -> Option<UnixMs> {
         self.timers.first().map(|&(at, _)| at)
     }
 
-    /// A digest of everything: two nodes that applied the same entries have the same.
+    /// A digest of everything: two nodes of one build and one architecture that applied the
+    /// same entries have the same.
     #[must_use]
     pub fn hash(&self) -> u64 {
         let mut hasher = Xxh3Default::new();
@@ -265,6 +237,12 @@ impl State {
     /// Tasks that wait for a worker, the longest waiting first.
     pub fn ready(&self) -> impl Iterator<Item = TaskId> + '_ {
         self.ready.iter().map(|&(_, task)| task)
+    }
+
+    /// How many idempotency keys are remembered.
+    #[must_use]
+    pub fn keys_count(&self) -> usize {
+        self.keys.count()
     }
 
     /// How many tasks wait for a worker.
@@ -375,6 +353,11 @@ impl State {
         self.timers.insert((at, timer));
     }
 
+    /// Takes a timer back whose reason is gone. One that has fired is not there any more.
+    pub(crate) fn unset_timer(&mut self, at: UnixMs, timer: Timer) {
+        self.timers.remove(&(at, timer));
+    }
+
     pub(crate) fn pop_due_timer(&mut self) -> Option<Timer> {
         let due = self.timers.first().is_some_and(|&(at, _)| at <= self.now);
         if due { self.timers.pop_first().map(|(_, timer)| timer) } else { None }
@@ -388,16 +371,8 @@ impl State {
         }
     }
 
-    /// Has a finished run leave the live state soon.
-    pub(crate) fn retire_later(&mut self, run: RunId) {
-        self.set_timer(self.now.after(RETIRE_AFTER), Timer::Retire(run));
-    }
-
     /// Moves a finished run out of the live state.
     pub(crate) fn retire_run(&mut self, output: &mut Output, id: RunId) {
-        if !self.runs.get(&id).is_some_and(|run| run.has_ended()) {
-            return;
-        }
         let Some(run) = self.runs.remove(&id) else { return };
         let definition = Arc::clone(self.definition(run.definition));
         self.release_definition(run.definition);

@@ -198,6 +198,13 @@ pub struct Flight {
     pub stop: Option<StopReason>,
 }
 
+impl Flight {
+    /// When it is stopped if it has not ended by then.
+    pub(crate) fn overdue_at(&self, timeout: Option<DurationMs>) -> Option<UnixMs> {
+        timeout.map(|timeout| self.assigned_at.after(timeout))
+    }
+}
+
 /// The instructions of an attempt, after templates were evaluated.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rendered {
@@ -241,7 +248,8 @@ pub struct AttemptRecord {
 pub enum Outcome {
     /// It did its work.
     Succeeded {
-        /// A JSON object; at most [`OUTPUT_BYTES_MAX`] bytes.
+        /// A JSON object; at most [`OUTPUT_BYTES_MAX`] bytes. In the record of an attempt
+        /// always `None`: they are kept once, as [`Task::outputs`].
         outputs: Option<Json>,
     },
     /// Its process ended with this code, not zero.
@@ -265,7 +273,8 @@ pub enum Outcome {
     Lost,
 }
 
-/// Outputs larger than this are refused by the worker: they travel through the log.
+/// Outputs larger than this make an attempt [`Broken`](Outcome::Broken): they travel through
+/// the log and stay in memory.
 pub const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 
 /// What an attempt used.

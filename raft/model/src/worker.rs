@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DurationMs, Epoch, Mark, Name, TaskId};
+use crate::{DurationMs, Epoch, Mark, Name, TaskId, UnixMs};
+
+/// How long a worker is remembered after its lease ended: a day, so that whoever comes in
+/// the next morning sees what is missing.
+const FORGET_AFTER: DurationMs = DurationMs(24 * 3_600_000);
 
 /// A node that executes tasks.
 ///
@@ -71,6 +75,14 @@ impl Worker {
     #[must_use]
     pub fn slots_free(&self) -> usize {
         if self.is_live() { (self.slots as usize).saturating_sub(self.running.len()) } else { 0 }
+    }
+
+    /// When it is forgotten, if its lease has ended.
+    pub(crate) fn forgotten_at(&self) -> Option<UnixMs> {
+        match self.status {
+            WorkerStatus::Gone { mark, .. } => Some(mark.at.after(FORGET_AFTER)),
+            WorkerStatus::Live => None,
+        }
     }
 
     /// Whether it has every label that a task asks for.

@@ -52,15 +52,15 @@ impl AssignTask {
         let assigned_at = mark.at;
         #[rustfmt::skip]
         let flight = Flight { attempt, worker, epoch, token, assigned_at, rendered, stop: None };
+        if let Some(at) = flight.overdue_at(timeout) {
+            state.set_timer(at, Timer::TaskTimeout(task, attempt));
+        }
         let found = state.task_mut(task);
         found.attempts_begun = attempt;
         found.status = TaskStatus::Running(flight);
         state.workers.entry(worker).and_modify(|holder| {
             holder.running.insert(task);
         });
-        if let Some(timeout) = timeout {
-            state.set_timer(assigned_at.after(timeout), Timer::TaskTimeout(task, attempt));
-        }
         output.effects.push(Effect::Start(Dispatch { task, attempt, token, worker, epoch }));
         output.events.push(Event::Task(task));
         Ok(Reply::Assigned { attempt, token })

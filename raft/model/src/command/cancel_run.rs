@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Rejection, Reply};
+use super::{Rejection, Reply, cut};
 use crate::state::{Output, State};
 use crate::{RunId, RunStatus, RunStop, settle};
 
@@ -13,7 +13,8 @@ use crate::{RunId, RunStatus, RunStop, settle};
 pub struct CancelRun {
     /// Must not have ended.
     pub run: RunId,
-    /// In the words of whoever asked; may be empty.
+    /// In the words of whoever asked; may be empty. Cut at
+    /// [`REASON_BYTES_MAX`](super::REASON_BYTES_MAX).
     pub reason: String,
 }
 
@@ -25,7 +26,7 @@ impl CancelRun {
             RunStatus::Ended { .. } => Err(Rejection::RunEnded { run }),
             RunStatus::Stopping(_) => Ok(Reply::Done),
             RunStatus::Running => {
-                settle::stop_run(state, output, run, RunStop::Cancelled { reason });
+                settle::stop_run(state, output, run, RunStop::Cancelled { reason: cut(reason) });
                 Ok(Reply::Done)
             }
         }

@@ -4,11 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Rejection, Reply};
 use crate::state::{Output, State, Timer};
-use crate::{DurationMs, Epoch, Event, LeaseEnd, WorkerId, WorkerStatus, settle};
-
-/// How long a worker is remembered after its lease ended: a day, so that whoever comes in
-/// the next morning sees what is missing.
-const FORGET_WORKER_AFTER: DurationMs = DurationMs(24 * 3_600_000);
+use crate::{Epoch, Event, LeaseEnd, WorkerId, WorkerStatus, settle};
 
 /// Ends the lease of a worker. What it was running is lost, and may start elsewhere.
 ///
@@ -31,10 +27,12 @@ impl EndLease {
 
         settle::lose_attempts(state, output, worker);
         let mark = state.mark();
-        state.workers.entry(worker).and_modify(|found| {
+        if let Some(found) = state.workers.get_mut(&worker) {
             found.status = WorkerStatus::Gone { mark, cause };
-        });
-        state.set_timer(mark.at.after(FORGET_WORKER_AFTER), Timer::ForgetWorker(worker, epoch));
+            if let Some(at) = found.forgotten_at() {
+                state.set_timer(at, Timer::ForgetWorker(worker, epoch));
+            }
+        }
         output.events.push(Event::Worker(worker));
         Ok(Reply::Done)
     }

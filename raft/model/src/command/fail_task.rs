@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Rejection, Reply};
+use super::{Rejection, Reply, cut};
 use crate::state::{Output, State};
 use crate::{TaskEnd, TaskId, TaskStatus, settle};
 
@@ -12,7 +12,7 @@ use crate::{TaskEnd, TaskId, TaskStatus, settle};
 pub struct FailTask {
     /// Must be ready.
     pub task: TaskId,
-    /// For people.
+    /// For people. Cut at [`REASON_BYTES_MAX`](super::REASON_BYTES_MAX).
     pub reason: String,
 }
 
@@ -25,7 +25,7 @@ impl FailTask {
         }
 
         state.unmark_ready(task);
-        state.task_mut(task).note = Some(reason);
+        state.task_mut(task).note = Some(cut(reason));
         settle::end_task(state, output, task, TaskEnd::Failed);
         Ok(Reply::Done)
     }

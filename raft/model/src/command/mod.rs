@@ -62,6 +62,16 @@ pub enum Command {
     MintNodeId(MintNodeId),
 }
 
+/// The longest reason that is kept, in bytes; what is beyond is cut off. It is for people,
+/// and stays in memory with its run.
+pub const REASON_BYTES_MAX: usize = 4 * 1024;
+
+/// Cuts a reason that is too long. A refusal would help nobody: what happened, happened.
+fn cut(mut reason: String) -> String {
+    reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+    reason
+}
+
 impl Command {
     pub(crate) fn apply(self, state: &mut State, output: &mut Output) -> Result<Reply, Rejection> {
         match self {
@@ -151,10 +161,10 @@ pub enum Rejection {
     /// The definition breaks a rule.
     #[error("the workflow is not valid: {0}")]
     BadDefinition(DefinitionError),
-    /// The parameters are too large.
-    #[error("the parameters take {bytes} bytes; {bytes_max} is the most")]
+    /// The parameters and labels are too large.
+    #[error("the parameters and labels take {bytes} bytes; {bytes_max} is the most")]
     ParamsTooLarge {
-        /// Their size.
+        /// Their size together.
         bytes: u64,
         /// [`PARAMS_BYTES_MAX`].
         bytes_max: u64,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{Rejection, Reply};
-use crate::state::{Output, State};
+use crate::state::{Output, State, Timer};
 use crate::{DurationMs, Epoch, Event, Name, Worker, WorkerId, WorkerStatus, settle};
 
 /// More slots than any machine can use; keeps a typing error from taking all work.
@@ -41,6 +41,7 @@ impl RegisterWorker {
 
         if let Some(worker) = worker {
             settle::lose_attempts(state, output, worker);
+            keep_worker(state, worker);
         }
         let minted = state.mint();
         let (worker, epoch) = (worker.unwrap_or(WorkerId(minted)), Epoch(minted));
@@ -49,5 +50,13 @@ impl RegisterWorker {
         state.workers.insert(worker, new);
         output.events.push(Event::Worker(worker));
         Ok(Reply::Registered { worker, epoch })
+    }
+}
+
+/// Takes back that a worker is to be forgotten.
+fn keep_worker(state: &mut State, worker: WorkerId) {
+    let gone = state.workers.get(&worker).and_then(|old| Some((old.forgotten_at()?, old.epoch)));
+    if let Some((at, epoch)) = gone {
+        state.unset_timer(at, Timer::ForgetWorker(worker, epoch));
     }
 }

@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Rejection, Reply};
+use super::{Rejection, Reply, cut};
 use crate::state::{Output, State};
-use crate::{Attempt, Epoch, FencingToken, Outcome, TaskId, Usage, WorkerId, settle};
+use crate::{
+    Attempt, Epoch, FencingToken, OUTPUT_BYTES_MAX, Outcome, TaskId, Usage, WorkerId, settle,
+};
 
 /// Records how an attempt ended. Proposed for the worker that ran it.
 ///
@@ -42,7 +44,27 @@ impl ReportTask {
             return Err(Rejection::StaleAttempt { task, attempt, current });
         }
 
-        settle::end_attempt(state, output, task, outcome, usage);
+        settle::end_attempt(state, output, task, bounded(outcome), usage);
         Ok(Reply::Done)
+    }
+}
+
+/// An outcome that fits into the state. One that does not is not refused, for the worker
+/// would take that for an answer and the task would wait for ever.
+fn bounded(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Succeeded { outputs: Some(outputs) }
+            if outputs.as_str().len() > OUTPUT_BYTES_MAX =>
+        {
+            let bytes = outputs.as_str().len();
+            let reason = format!("the outputs take {bytes} bytes; {OUTPUT_BYTES_MAX} is the most");
+            Outcome::Broken { reason }
+        }
+        Outcome::Broken { reason } => Outcome::Broken { reason: cut(reason) },
+        Outcome::Succeeded { .. }
+        | Outcome::Exited { .. }
+        | Outcome::Signalled { .. }
+        | Outcome::Stopped
+        | Outcome::Lost => outcome,
     }
 }

@@ -11,10 +11,14 @@ use crate::state::{Output, State, Timer};
 use crate::workflow::{Definition, DefinitionId};
 use crate::{Event, Json, Name, Run, RunId, RunStatus, Task, Trigger, settle};
 
-/// The parameters of a run may take this many bytes: they stay in memory while it lives.
+/// The parameters and labels of a run may take this many bytes together: they stay in memory
+/// while it lives.
 pub const PARAMS_BYTES_MAX: usize = 256 * 1024;
 
 /// Starts a run of a workflow. Its first tasks are ready with this very entry.
+///
+/// An id is refused while the run that has it is live. One that left for the history is not
+/// known here any more: callers mint ids that never come again, and send an idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartRun {
     /// Minted by the caller; must be new.
@@ -55,9 +59,11 @@ impl StartRun {
         if state.runs.contains_key(&run) {
             return Err(Rejection::RunExists { run });
         }
-        if params.as_str().len() > PARAMS_BYTES_MAX {
-            let bytes = params.as_str().len() as u64;
-            return Err(Rejection::ParamsTooLarge { bytes, bytes_max: PARAMS_BYTES_MAX as u64 });
+        let of_labels = labels.iter().map(|(name, value)| name.as_str().len() + value.len());
+        let bytes = params.as_str().len() + of_labels.sum::<usize>();
+        if bytes > PARAMS_BYTES_MAX {
+            let (bytes, bytes_max) = (bytes as u64, PARAMS_BYTES_MAX as u64);
+            return Err(Rejection::ParamsTooLarge { bytes, bytes_max });
         }
         let (workflow, version, definition) = resolve(state, output, source)?;
 
@@ -73,10 +79,10 @@ impl StartRun {
             workflow, version, definition, params, labels, trigger, created, changed: created,
             status, tasks, tasks_open,
         };
-        state.runs.insert(run, Arc::new(new));
-        if let Some(timeout) = timeout {
-            state.set_timer(created.at.after(timeout), Timer::RunTimeout(run));
+        if let Some(at) = new.overdue_at(timeout) {
+            state.set_timer(at, Timer::RunTimeout(run));
         }
+        state.runs.insert(run, Arc::new(new));
         output.events.push(Event::Run(run));
         settle::open(state, output, run);
         Ok(Reply::RunStarted { run, version })

@@ -4,7 +4,7 @@
 //! template may differ between its versions.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Object, Serde, Value as Item};
@@ -12,13 +12,18 @@ use minijinja::{Environment, UndefinedBehavior};
 use serde_json::Value;
 
 use crate::workflow::Definition;
-use crate::{Json, Rendered, Run, RunId, State, TaskId};
+use crate::{Json, Rendered, Run, RunId, State, TaskId, TaskStatus};
 
-/// Instructions that one template may take; a loop over a few thousand items fits.
+/// What one template may cost: instructions, and 64 bytes handled for each. A loop over a few
+/// thousand items fits; text that doubles itself until the leader is out of memory does not.
 const FUEL: u64 = 100_000;
 
-/// Text that one template may come to, in bytes.
-const RENDERED_BYTES_MAX: usize = 256 * 1024;
+/// Text that the params and environment of one task, or one output of a run, may come to, in
+/// bytes: it travels through the log.
+pub const RENDERED_BYTES_MAX: usize = 256 * 1024;
+
+/// Building an engine costs more than most templates.
+static ENGINE: LazyLock<Environment<'static>> = LazyLock::new(engine);
 
 /// Why a template does not evaluate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,28 +41,46 @@ pub enum ExpressionError {
     TooLarge {
         /// Where it stands.
         place: String,
-        /// How many.
+        /// How many, as far as it was rendered.
         bytes: usize,
     },
 }
 
-/// What a worker is told in place of the definition; `None` if nothing in it is a template.
-pub(super) fn render_task(state: &State, id: TaskId) -> Result<Option<Rendered>, ExpressionError> {
-    let Some(run) = state.runs().get(&id.run) else { return Ok(None) };
-    let definition = state.definition(run.definition);
-    let Some(task) = definition.tasks.get(id.position()) else { return Ok(None) };
-    let mut texts = definition.env.values().chain(task.env.values()).map(String::as_str);
-    if !texts.any(is_template) && !is_template(task.params.as_str()) {
-        return Ok(None);
+/// Renders the tasks of one plan. Tasks of one run tend to come one after another, so what
+/// its templates may refer to is prepared once for them.
+#[derive(Default)]
+pub(super) struct Rendering {
+    latest: Option<(RunId, Renderer)>,
+}
+
+impl Rendering {
+    /// What a worker is told in place of the definition; `None` if nothing in it is a template.
+    pub(super) fn task(
+        &mut self,
+        state: &State,
+        id: TaskId,
+    ) -> Result<Option<Rendered>, ExpressionError> {
+        let Some(run) = state.runs().get(&id.run) else { return Ok(None) };
+        let definition = state.definition(run.definition);
+        let Some(task) = definition.tasks.get(id.position()) else { return Ok(None) };
+        let mut texts = definition.env.values().chain(task.env.values()).map(String::as_str);
+        if !texts.any(is_template) && !is_template(task.params.as_str()) {
+            return Ok(None);
+        }
+        let renderer = match self.latest.take_if(|(of, _)| *of == id.run) {
+            Some((_, renderer)) => renderer,
+            None => Renderer::new(definition, id.run, run),
+        };
+        let (_, renderer) = self.latest.insert((id.run, renderer));
+        let mut pass = Pass { renderer, bytes: 0 };
+        let mut env = BTreeMap::new();
+        for (name, text) in definition.env.iter().chain(&task.env) {
+            env.insert(name.clone(), pass.text(&format!("env.{name}"), text)?);
+        }
+        let mut params = task.params.value();
+        pass.strings(task.kind.as_str(), &mut params)?;
+        Ok(Some(Rendered { params: Json::new(&params), env }))
     }
-    let renderer = Renderer::new(definition, id.run, run);
-    let mut env = BTreeMap::new();
-    for (name, text) in definition.env.iter().chain(&task.env) {
-        env.insert(name.clone(), renderer.text(&format!("env.{name}"), text)?);
-    }
-    let mut params = task.params.value();
-    renderer.strings(task.kind.as_str(), &mut params)?;
-    Ok(Some(Rendered { params: Json::new(&params), env }))
 }
 
 /// The outputs of a run that has ended: a JSON object. Outputs that do not evaluate, as
@@ -66,7 +89,7 @@ pub(super) fn render_task(state: &State, id: TaskId) -> Result<Option<Rendered>,
 pub fn render_outputs(definition: &Arc<Definition>, id: RunId, run: &Arc<Run>) -> Json {
     let renderer = Renderer::new(definition, id, run);
     let outputs = definition.outputs.iter().filter_map(|(name, text)| {
-        let value = renderer.text(name.as_str(), text).ok()?;
+        let value = Pass { renderer: &renderer, bytes: 0 }.text(name.as_str(), text).ok()?;
         Some((name.to_string(), Value::String(value)))
     });
     Json::new(&Value::Object(outputs.collect()))
@@ -74,7 +97,7 @@ pub fn render_outputs(definition: &Arc<Definition>, id: RunId, run: &Arc<Run>) -
 
 /// Reads templates without evaluating them: what can be said before a run exists.
 #[derive(Debug)]
-pub struct Templates(Environment<'static>);
+pub struct Templates(&'static Environment<'static>);
 
 /// Why a text is no template.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -88,7 +111,7 @@ pub struct TemplateError {
 
 impl Default for Templates {
     fn default() -> Self {
-        Self(engine())
+        Self(&ENGINE)
     }
 }
 
@@ -137,8 +160,8 @@ fn engine() -> Environment<'static> {
     engine
 }
 
+/// What the templates of one run may refer to.
 struct Renderer {
-    engine: Environment<'static>,
     context: Item,
 }
 
@@ -155,27 +178,37 @@ impl Renderer {
             workflow => workflow,
             tasks => Item::from_object(tasks),
         };
-        Self { engine: engine(), context }
+        Self { context }
     }
+}
 
-    fn text(&self, place: &str, text: &str) -> Result<String, ExpressionError> {
-        if !is_template(text) {
-            return Ok(text.to_owned());
-        }
+/// Renders texts that may come to [`RENDERED_BYTES_MAX`] together.
+struct Pass<'a> {
+    renderer: &'a Renderer,
+    /// What they have come to so far.
+    bytes: usize,
+}
+
+impl Pass<'_> {
+    fn text(&mut self, place: &str, text: &str) -> Result<String, ExpressionError> {
         let failed = |error: minijinja::Error| ExpressionError::Failed {
             place: place.to_owned(),
             reason: error.to_string(),
         };
-        let rendered = self.engine.render_str(text, &self.context).map_err(failed)?;
-        if rendered.len() > RENDERED_BYTES_MAX {
-            let (place, bytes) = (place.to_owned(), rendered.len());
-            return Err(ExpressionError::TooLarge { place, bytes });
+        let rendered = if is_template(text) {
+            ENGINE.render_str(text, &self.renderer.context).map_err(failed)?
+        } else {
+            text.to_owned()
+        };
+        self.bytes = self.bytes.saturating_add(rendered.len());
+        if self.bytes > RENDERED_BYTES_MAX {
+            return Err(ExpressionError::TooLarge { place: place.to_owned(), bytes: self.bytes });
         }
         Ok(rendered)
     }
 
     /// Renders every string in a tree.
-    fn strings(&self, place: &str, value: &mut Value) -> Result<(), ExpressionError> {
+    fn strings(&mut self, place: &str, value: &mut Value) -> Result<(), ExpressionError> {
         match value {
             Value::String(text) => *text = self.text(place, text)?,
             Value::Array(items) => {
@@ -208,8 +241,17 @@ impl Object for Tasks {
         let outputs = task.outputs.as_ref().map(Json::value);
         let outputs = outputs.unwrap_or_else(|| Value::Object(serde_json::Map::new()));
         Some(minijinja::context! {
-            state => task.status.to_string(), outputs => Item::from(Serde(outputs))
+            state => word(&task.status), outputs => Item::from(Serde(outputs))
         })
+    }
+}
+
+/// A status without what changes from one try to the next.
+fn word(status: &TaskStatus) -> String {
+    match status {
+        TaskStatus::Running(_) => "running".to_owned(),
+        TaskStatus::Retrying { .. } => "retrying".to_owned(),
+        TaskStatus::Waiting(_) | TaskStatus::Ready | TaskStatus::Ended(_) => status.to_string(),
     }
 }
 

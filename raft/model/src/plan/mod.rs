@@ -2,6 +2,10 @@
 
 mod expression;
 mod placement;
+mod retention;
 
-pub use expression::{ExpressionError, TemplateError, Templates, render_outputs};
+pub use expression::{
+    ExpressionError, RENDERED_BYTES_MAX, TemplateError, Templates, render_outputs,
+};
 pub use placement::{ASSIGNMENTS_MAX, assignments};
+pub use retention::{Finished, PRUNE_MAX, Retention, prunable};

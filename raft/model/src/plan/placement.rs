@@ -1,13 +1,18 @@
 //! Which ready task goes to which worker.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::expression;
+use super::expression::Rendering;
 use crate::command::{AssignTask, FailTask};
-use crate::{Command, State, TaskId, Worker, WorkerId};
+use crate::{Command, Rendered, State, TaskId, Worker, WorkerId};
 
 /// Assignments decided at once: what fits into one entry with room for their templates.
 pub const ASSIGNMENTS_MAX: usize = 500;
+
+/// Rendered text after which no more is assigned at once, in bytes: the log takes entries of
+/// about this size.
+const RENDERED_BYTES_ENOUGH: usize = 512 * 1024;
 
 /// Ready tasks looked at for those assignments. Beyond it, tasks that no worker fits can
 /// hold up others, but a scan never holds up the leader.
@@ -18,47 +23,67 @@ const SCANNED_MAX: usize = 10_000;
 /// lease may still run, but they could not be told.
 #[must_use]
 pub fn assignments(state: &State, connected: &BTreeSet<WorkerId>) -> Vec<Command> {
-    let mut free: BTreeMap<WorkerId, usize> = connected
-        .iter()
-        .filter_map(|&id| Some((id, state.workers().get(&id)?.slots_free())))
-        .filter(|&(_, slots)| slots > 0)
-        .collect();
+    let mut free = Free::new(state, connected);
+    let mut rendering = Rendering::default();
+    let mut rendered_bytes = 0;
     let mut commands = Vec::new();
     for task in state.ready().take(SCANNED_MAX) {
-        if free.is_empty() || commands.len() >= ASSIGNMENTS_MAX {
+        let enough = commands.len() >= ASSIGNMENTS_MAX || rendered_bytes >= RENDERED_BYTES_ENOUGH;
+        if enough || free.slots.is_empty() {
             break;
         }
-        let Some(worker) = pick(state, &free, task) else { continue };
-        commands.push(command(state, task, worker));
-        if let Some(slots) = free.get_mut(&worker) {
-            *slots -= 1;
-            if *slots == 0 {
-                free.remove(&worker);
+        let Some((worker, holder)) = free.pick(state, task) else { continue };
+        commands.push(match rendering.task(state, task) {
+            Ok(rendered) => {
+                free.take(worker);
+                rendered_bytes += rendered.as_ref().map_or(0, bytes);
+                let epoch = holder.epoch();
+                Command::AssignTask(AssignTask { task, worker, epoch, rendered })
             }
-        }
+            Err(error) => Command::FailTask(FailTask { task, reason: error.to_string() }),
+        });
     }
     commands
 }
 
-fn pick(state: &State, free: &BTreeMap<WorkerId, usize>, task: TaskId) -> Option<WorkerId> {
-    let wanted = &state.task_definition(task).ok()?.runs_on;
-    let fits = |id: &WorkerId| state.workers().get(id).is_some_and(|w| w.has_labels(wanted));
-    let fitting = free.iter().filter(|(id, _)| fits(id));
-    // Of equals the one with the least load, then the oldest: the order is the same every time.
-    fitting
-        .max_by_key(|&(&id, &slots)| {
-            let running = state.workers().get(&id).map_or(0, |worker| worker.running.len());
-            (slots, std::cmp::Reverse(running), std::cmp::Reverse(id))
-        })
-        .map(|(&id, _)| id)
+fn bytes(rendered: &Rendered) -> usize {
+    let env = rendered.env.iter().map(|(name, value)| name.len() + value.len());
+    rendered.params.as_str().len() + env.sum::<usize>()
 }
 
-fn command(state: &State, task: TaskId, worker: WorkerId) -> Command {
-    match expression::render_task(state, task) {
-        Ok(rendered) => {
-            let epoch = state.workers().get(&worker).map_or_else(Default::default, Worker::epoch);
-            Command::AssignTask(AssignTask { task, worker, epoch, rendered })
+/// What is left to give out.
+struct Free {
+    /// Only workers that have some.
+    slots: BTreeMap<WorkerId, usize>,
+}
+
+impl Free {
+    fn new(state: &State, connected: &BTreeSet<WorkerId>) -> Self {
+        let slots = |&id: &WorkerId| Some((id, state.workers().get(&id)?.slots_free()));
+        Self { slots: connected.iter().filter_map(slots).filter(|&(_, free)| free > 0).collect() }
+    }
+
+    /// The worker that suits a task best, if one suits.
+    fn pick<'a>(&self, state: &'a State, task: TaskId) -> Option<(WorkerId, &'a Worker)> {
+        let wanted = &state.task_definition(task).ok()?.runs_on;
+        let holders = self
+            .slots
+            .iter()
+            .filter_map(|(&id, &slots)| state.workers().get(&id).map(|holder| (slots, id, holder)));
+        // Of equals the one with the least load, then the oldest: the order is the same every
+        // time.
+        holders
+            .filter(|(_, _, holder)| holder.has_labels(wanted))
+            .max_by_key(|&(slots, id, holder)| (slots, Reverse(holder.running.len()), Reverse(id)))
+            .map(|(_, id, holder)| (id, holder))
+    }
+
+    fn take(&mut self, worker: WorkerId) {
+        if let Some(slots) = self.slots.get_mut(&worker) {
+            *slots -= 1;
+            if *slots == 0 {
+                self.slots.remove(&worker);
+            }
         }
-        Err(error) => Command::FailTask(FailTask { task, reason: error.to_string() }),
     }
 }

@@ -32,11 +32,13 @@ impl Graph {
     }
 
     /// A cycle, if there is one: positions, each needing the one before it, and the first
-    /// the last.
+    /// the last. Positions that do not exist are passed over.
     #[must_use]
     pub fn cycle(tasks: &[TaskDefinition]) -> Option<Vec<usize>> {
         let graph = Self::new(tasks);
-        let mut open: Vec<usize> = tasks.iter().map(|task| task.needs.len()).collect();
+        let exists = |need: &&u32| (**need as usize) < tasks.len();
+        let needs = |task: &TaskDefinition| task.needs.iter().filter(exists).count();
+        let mut open: Vec<usize> = tasks.iter().map(needs).collect();
         let mut free: Vec<usize> = (0..tasks.len()).filter(|&at| open[at] == 0).collect();
         let mut sorted = 0;
         while let Some(at) = free.pop() {
@@ -55,18 +57,20 @@ impl Graph {
     /// Follows open needs backwards until a task comes up again: each task that could not be
     /// sorted needs another such.
     fn walk_back(tasks: &[TaskDefinition], open: &[usize]) -> Vec<usize> {
-        let is_open = |at: &usize| open[*at] > 0;
+        let is_open = |at: &usize| open.get(*at).is_some_and(|&needs| needs > 0);
         let mut at = (0..tasks.len()).find(is_open).expect("an unsorted task is left");
         let mut path = Vec::new();
+        let mut seen_at = vec![None; tasks.len()];
         loop {
-            if let Some(first) = path.iter().position(|&seen| seen == at) {
+            if let Some(first) = seen_at[at] {
                 let mut cycle = path.split_off(first);
                 cycle.reverse();
                 return cycle;
             }
+            seen_at[at] = Some(path.len());
             path.push(at);
-            let needs = tasks[at].needs.iter().map(|&need| need as usize);
-            at = needs.into_iter().find(is_open).expect("an unsorted task needs an unsorted one");
+            let mut needs = tasks[at].needs.iter().map(|&need| need as usize);
+            at = needs.find(is_open).expect("an unsorted task needs an unsorted one");
         }
     }
 }

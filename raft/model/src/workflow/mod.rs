@@ -195,11 +195,12 @@ impl Retry {
     pub fn delay_after(&self, failures: u32) -> DurationMs {
         let mut delay = self.delay.0.min(self.max_delay.0);
         for _ in 1..failures {
-            let next = delay.saturating_mul(u64::from(self.backoff_permille)) / 1_000;
-            if next == delay || delay == self.max_delay.0 {
+            let next = u128::from(delay) * u128::from(self.backoff_permille) / 1_000;
+            let next = u64::try_from(next).unwrap_or(u64::MAX).min(self.max_delay.0);
+            if next == delay {
                 break;
             }
-            delay = next.min(self.max_delay.0);
+            delay = next;
         }
         DurationMs(delay)
     }

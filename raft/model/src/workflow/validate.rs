@@ -3,6 +3,8 @@
 //! Checked in apply, where a broken rule would hurt every node; the workflow file is checked
 //! by the same rules before, with positions, in `quorate-api`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Definition, Graph, TaskDefinition};
@@ -92,9 +94,11 @@ impl Definition {
     pub fn validate(&self) -> Result<(), DefinitionError> {
         check_size(&self.tasks)?;
         check_ids(&self.tasks)?;
+        let shared = env_bytes(&self.env);
         for task in &self.tasks {
             check_needs(task, self.tasks.len())?;
-            check_task(self, task)?;
+            check_env(task, shared)?;
+            check_retries(task)?;
         }
         match Graph::cycle(&self.tasks) {
             Some(cycle) => Err(DefinitionError::Cycle { path: self.path(&cycle) }),
@@ -146,12 +150,20 @@ fn check_needs(task: &TaskDefinition, tasks: usize) -> Result<(), DefinitionErro
     Ok(())
 }
 
-fn check_task(workflow: &Definition, task: &TaskDefinition) -> Result<(), DefinitionError> {
-    let env = workflow.env.iter().chain(&task.env);
-    let bytes: usize = env.map(|(name, value)| name.len() + value.len()).sum();
+fn env_bytes(env: &BTreeMap<String, String>) -> usize {
+    env.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
+/// `shared` is what the workflow's environment takes: counted once, for every task has it.
+fn check_env(task: &TaskDefinition, shared: usize) -> Result<(), DefinitionError> {
+    let bytes = shared + env_bytes(&task.env);
     if bytes > ENV_BYTES_MAX {
         return Err(DefinitionError::EnvTooLarge { id: task.id.clone(), bytes: bytes as u64 });
     }
+    Ok(())
+}
+
+fn check_retries(task: &TaskDefinition) -> Result<(), DefinitionError> {
     let limit = task.retry.limit;
     if limit > RETRIES_MAX {
         return Err(DefinitionError::TooManyRetries { id: task.id.clone(), limit });
