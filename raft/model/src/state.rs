@@ -239,6 +239,17 @@ impl State {
         self.ready.iter().map(|&(_, task)| task)
     }
 
+    /// What a request with this key is answered, if the key came before. For the edge: it must
+    /// not refuse a repeat that was accepted when it came first.
+    #[must_use]
+    pub fn answered(&self, key: &IdempotencyKey) -> Option<Answer> {
+        match self.keys.answered(key) {
+            Ok(None) => None,
+            Ok(Some(reply)) => Some(Answer { reply, replayed: true }),
+            Err(rejection) => Some(Answer { reply: Err(rejection), replayed: false }),
+        }
+    }
+
     /// How many idempotency keys are remembered.
     #[must_use]
     pub fn keys_count(&self) -> usize {
