@@ -61,6 +61,9 @@ impl fmt::Display for LogEntry {
 pub struct MemberNode {
     /// Where its peers reach it: `host:port`.
     pub address: String,
+    /// Whether a learner is to become a voter once it has caught up. Here, so that the wish
+    /// outlives the leader to which it was told.
+    pub wants_vote: bool,
 }
 
 impl fmt::Display for MemberNode {

@@ -1,0 +1,5 @@
+//! What the durable half of the crate promises, tried against crashes and damage.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+mod suite;
