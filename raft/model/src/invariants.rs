@@ -75,8 +75,8 @@ impl State {
 
     /// Each timer has its reason still, and is set to when that says.
     fn check_timers(&self) -> Result<(), String> {
-        for &(at, ref timer) in &self.timers {
-            let due = match *timer {
+        for &(at, timer) in &self.timers {
+            let due = match timer {
                 Timer::Retry(task) => self.task(task).ok().and_then(retries_at),
                 Timer::TaskTimeout(task, attempt) => self.attempt_overdue_at(task, attempt),
                 Timer::RunTimeout(run) => self.run_overdue_at(run),

@@ -26,31 +26,36 @@ enum Verdict {
 /// Judges a task by its rule. The result does not depend on the order in which the
 /// predecessors ended: what is decided early holds however the rest ends.
 fn judge(rule: TriggerRule, tally: Tally, needs: u32) -> Verdict {
-    let all_ended = tally.ended() >= needs;
-    let (any_failed, any_skipped) = (tally.failed > 0, tally.skipped > 0);
-    let failed = Verdict::Never(TaskEnd::UpstreamFailed);
-    let skipped = Verdict::Never(TaskEnd::Skipped);
-    match rule {
-        TriggerRule::Always => Verdict::Ready,
-        TriggerRule::AllSuccess | TriggerRule::NoneFailed if any_failed => failed,
-        TriggerRule::OneSuccess if tally.succeeded > 0 => Verdict::Ready,
-        TriggerRule::OneFailed if any_failed => Verdict::Ready,
+    let any_failed = tally.failed > 0;
+    let early = match rule {
+        TriggerRule::Always => Some(Verdict::Ready),
+        TriggerRule::AllSuccess | TriggerRule::NoneFailed if any_failed => {
+            Some(Verdict::Never(TaskEnd::UpstreamFailed))
+        }
+        TriggerRule::OneSuccess if tally.succeeded > 0 => Some(Verdict::Ready),
+        TriggerRule::OneFailed if any_failed => Some(Verdict::Ready),
         TriggerRule::AllSuccess
         | TriggerRule::AllDone
         | TriggerRule::OneSuccess
         | TriggerRule::OneFailed
-        | TriggerRule::NoneFailed
-            if !all_ended =>
-        {
-            Verdict::Wait
-        }
-        TriggerRule::AllDone | TriggerRule::NoneFailed => Verdict::Ready,
-        TriggerRule::AllSuccess if any_skipped => skipped,
-        TriggerRule::AllSuccess => Verdict::Ready,
+        | TriggerRule::NoneFailed => None,
+    };
+    let late = || if tally.ended() < needs { Verdict::Wait } else { judge_late(rule, tally) };
+    early.unwrap_or_else(late)
+}
+
+/// Judges a task whose predecessors have all ended, and did not decide it before.
+fn judge_late(rule: TriggerRule, tally: Tally) -> Verdict {
+    match rule {
         // Without predecessors there is nothing to ask for: such a task just starts.
-        TriggerRule::OneSuccess | TriggerRule::OneFailed if needs == 0 => Verdict::Ready,
-        TriggerRule::OneSuccess if any_failed => failed,
-        TriggerRule::OneSuccess | TriggerRule::OneFailed => skipped,
+        TriggerRule::OneSuccess | TriggerRule::OneFailed if tally.ended() == 0 => Verdict::Ready,
+        TriggerRule::OneSuccess if tally.failed > 0 => Verdict::Never(TaskEnd::UpstreamFailed),
+        TriggerRule::OneSuccess | TriggerRule::OneFailed => Verdict::Never(TaskEnd::Skipped),
+        TriggerRule::AllSuccess if tally.skipped > 0 => Verdict::Never(TaskEnd::Skipped),
+        TriggerRule::AllSuccess
+        | TriggerRule::AllDone
+        | TriggerRule::NoneFailed
+        | TriggerRule::Always => Verdict::Ready,
     }
 }
 
@@ -197,19 +202,17 @@ pub(crate) fn end_attempt(
     state: &mut State,
     output: &mut Output,
     task: TaskId,
-    outcome: Outcome,
+    mut outcome: Outcome,
     usage: Usage,
 ) {
     let Some(flight) = land(state, task) else { return };
     let ended = state.mark();
     let fate = fate(&outcome, flight.stop);
-    let (outputs, outcome) = match outcome {
-        Outcome::Succeeded { outputs } => (outputs, Outcome::Succeeded { outputs: None }),
-        other => (None, other),
-    };
     let Flight { attempt, worker, token, assigned_at, .. } = flight;
     let found = state.task_mut(task);
-    found.outputs = outputs;
+    if let Outcome::Succeeded { outputs } = &mut outcome {
+        found.outputs = outputs.take();
+    }
     if found.attempts.len() >= ATTEMPTS_KEPT_MAX {
         found.attempts.remove(0);
     }

@@ -108,7 +108,7 @@ pub struct State {
 }
 
 /// Something that falls due.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Timer {
     /// A task becomes ready again.
     Retry(TaskId),

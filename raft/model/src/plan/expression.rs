@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Object, Serde, Value as Item};
-use minijinja::{Environment, UndefinedBehavior};
+use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use serde_json::Value;
 
 use crate::workflow::Definition;
@@ -21,6 +21,9 @@ const FUEL: u64 = 100_000;
 /// Text that the params and environment of one task, or one output of a run, may come to, in
 /// bytes: it travels through the log.
 pub const RENDERED_BYTES_MAX: usize = 256 * 1024;
+
+/// Names shown of those a template looks up; more do not help to find the mistake.
+const NAMES_SHOWN_MAX: usize = 10;
 
 /// Building an engine costs more than most templates.
 static ENGINE: LazyLock<Environment<'static>> = LazyLock::new(engine);
@@ -193,7 +196,7 @@ impl Pass<'_> {
     fn text(&mut self, place: &str, text: &str) -> Result<String, ExpressionError> {
         let failed = |error: minijinja::Error| ExpressionError::Failed {
             place: place.to_owned(),
-            reason: error.to_string(),
+            reason: explain(text, &error),
         };
         let rendered = if is_template(text) {
             ENGINE.render_str(text, &self.renderer.context).map_err(failed)?
@@ -224,6 +227,21 @@ impl Pass<'_> {
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
         Ok(())
+    }
+}
+
+/// Says what is wrong with a template, and where. Of what is undefined the engine does not
+/// know the name; so all that the template looks up are named.
+fn explain(text: &str, error: &minijinja::Error) -> String {
+    let mut reason = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+    if error.kind() == ErrorKind::UndefinedError {
+        let names = Templates::default().references(text).unwrap_or_default();
+        let names: Vec<&str> = names.iter().map(String::as_str).take(NAMES_SHOWN_MAX).collect();
+        reason = format!("{reason} among {}", names.join(", "));
+    }
+    match error.line() {
+        Some(line) if line > 1 => format!("{reason} (line {line})"),
+        Some(_) | None => reason,
     }
 }
 

@@ -73,6 +73,10 @@ pub struct Definition {
 
 impl Definition {
     /// Identifies what this says, its source text included.
+    ///
+    /// # Panics
+    ///
+    /// Not for any value of this type: all its keys are text.
     #[must_use]
     pub fn id(&self) -> DefinitionId {
         // JSON: the one encoding that is self-describing, ordered and here to stay.

@@ -1,0 +1,286 @@
+//! The verbs that propose a command.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::hash::{Hash, Hasher};
+use std::str::FromStr;
+
+use goldenscript::{ArgumentConsumer, Context};
+use quorate_model::command::{
+    AdvanceClock, AssignTask, CancelRun, DeleteWorkflow, EndLease, FailTask, MintNodeId,
+    PruneHistory, PutWorkflow, RegisterWorker, ReportTask, StartRun, WorkflowSource,
+};
+use quorate_model::workflow::Definition;
+use quorate_model::{
+    Answer, Applied, Attempt, Command, Dispatch, DurationMs, Effect, Epoch, Event, FencingToken,
+    IdempotencyKey, Json, LeaseEnd, Name, Outcome as Ended, Reply, Request, Trigger, Usage,
+    WorkerId,
+};
+use serde_json::json;
+
+use super::{Outcome, Script, names};
+use crate::notation;
+
+type Args<'a> = ArgumentConsumer<'a>;
+
+impl Script {
+    /// Proposes a command, or keeps it for the batch.
+    pub(super) fn propose(&mut self, command: Command, context: &Context) -> String {
+        let key = context.prefix.as_ref().map(|key| IdempotencyKey {
+            // A key that is not to be written out: `long` is one byte too long.
+            key: match key.as_str() {
+                "long" => "k".repeat(quorate_model::KEY_BYTES_MAX + 1),
+                "longest" => "k".repeat(quorate_model::KEY_BYTES_MAX),
+                "empty" => String::new(),
+                other => other.to_owned(),
+            },
+            request_hash: hash(&command),
+        });
+        let request = Request { key, command };
+        if let Some(batch) = &mut self.batch {
+            batch.push(request);
+            return String::new();
+        }
+        self.apply(vec![request], context)
+    }
+
+    pub(super) fn apply(&mut self, requests: Vec<Request>, context: &Context) -> String {
+        let applied = self.replicas.propose(self.now, requests);
+        for effect in &applied.effects {
+            if let Effect::Start(dispatch) = effect {
+                self.started.insert((dispatch.task, dispatch.attempt), *dispatch);
+            }
+        }
+        let mut out = String::new();
+        for answer in &applied.answers {
+            let answer = answer_line(answer);
+            writeln!(out, "{} {answer}", self.replicas.state.applied()).expect("it is a string");
+        }
+        out.push_str(&consequences(&applied, context.tags.contains("events")));
+        out
+    }
+
+    pub(super) fn command(&mut self, verb: &str, args: &mut Args<'_>) -> Outcome<Command> {
+        Ok(match verb {
+            "put" => Command::PutWorkflow(put(args)?),
+            "delete" => Command::DeleteWorkflow(DeleteWorkflow { name: next(args, "name")? }),
+            "start" => Command::StartRun(Box::new(self.start(args)?)),
+            "cancel" => {
+                let run = names::run(required(args, "run")?)?;
+                let reason = args.next_pos().unwrap_or_default().to_owned();
+                Command::CancelRun(CancelRun { run, reason })
+            }
+            "register" => Command::RegisterWorker(register(args)?),
+            "assign" => Command::AssignTask(self.assign(args)?),
+            "fail" => {
+                let task = self.names.task(required(args, "task")?)?;
+                let reason = required(args, "reason")?.to_owned();
+                Command::FailTask(FailTask { task, reason })
+            }
+            "report" => Command::ReportTask(self.report(args)?),
+            "lease_ends" => Command::EndLease(self.lease_ends(args)?),
+            "tick" => Command::AdvanceClock(AdvanceClock {}),
+            "prune" => {
+                let runs: Result<_, _> =
+                    std::iter::from_fn(|| args.next_pos()).map(names::run).collect();
+                Command::PruneHistory(PruneHistory { runs: runs? })
+            }
+            "mint" => Command::MintNodeId(MintNodeId {}),
+            other => return Err(format!("no verb {other}").into()),
+        })
+    }
+
+    fn start(&mut self, args: &mut Args<'_>) -> Outcome<StartRun> {
+        let run = names::run(required(args, "run")?)?;
+        let name: Name = next(args, "workflow")?;
+        let state = &self.replicas.state;
+        let source = match args.next_pos() {
+            Some(line) => WorkflowSource::Inline { name, definition: notation::workflow(line)? },
+            None => {
+                let latest = || state.workflows().get(&name).map_or(1, |found| found.latest().0);
+                let version = take(args, "version")?.unwrap_or_else(latest);
+                WorkflowSource::Stored { name, version }
+            }
+        };
+        let definition = match &source {
+            WorkflowSource::Inline { definition, .. } => Some(definition.clone()),
+            WorkflowSource::Stored { name, version } => {
+                let workflow = state.workflows().get(name);
+                let id = workflow.and_then(|found| found.versions.get(version));
+                id.map(|id| Definition::clone(state.definition(id.definition)))
+            }
+        };
+        // Of a run that is there already the names are known, and stay.
+        if let Some(definition) = definition.filter(|_| !state.runs().contains_key(&run)) {
+            self.names.add(run, definition.tasks.into_iter().map(|task| task.id).collect());
+        }
+        let params = match take::<usize>(args, "params_bytes")? {
+            Some(bytes) => Json::new(&json!("x".repeat(bytes - 2))),
+            None => Json::new(&serde_json::from_str(args.take_key("params").unwrap_or("{}"))?),
+        };
+        let labels = labels(args)?;
+        Ok(StartRun { run, source, params, labels, trigger: Trigger::Manual })
+    }
+
+    fn assign(&self, args: &mut Args<'_>) -> Outcome<AssignTask> {
+        let task = self.names.task(required(args, "task")?)?;
+        let worker: WorkerId = next(args, "worker")?;
+        let epoch = take(args, "epoch")?.unwrap_or_else(|| self.epoch(worker));
+        Ok(AssignTask { task, worker, epoch, rendered: None })
+    }
+
+    fn epoch(&self, worker: WorkerId) -> Epoch {
+        self.replicas.state.workers().get(&worker).map_or(Epoch(0), |found| found.epoch)
+    }
+
+    /// A report of the latest attempt, or of the one that is named, as its worker would send
+    /// it: with what it was started with.
+    fn report(&self, args: &mut Args<'_>) -> Outcome<ReportTask> {
+        let task = self.names.task(required(args, "task")?)?;
+        let outcome = outcome(args)?;
+        let latest = self.replicas.state.task(task).map_or(Attempt(0), |t| t.attempts_begun);
+        let attempt = take(args, "attempt")?.unwrap_or(latest);
+        let nothing = Dispatch {
+            task,
+            attempt,
+            token: FencingToken(0),
+            worker: WorkerId(0),
+            epoch: Epoch(0),
+        };
+        let started = self.started.get(&(task, attempt)).copied().unwrap_or(nothing);
+        Ok(ReportTask {
+            task,
+            attempt,
+            token: take(args, "token")?.unwrap_or(started.token),
+            worker: take(args, "worker")?.unwrap_or(started.worker),
+            epoch: take(args, "epoch")?.unwrap_or(started.epoch),
+            outcome,
+            usage: Usage::default(),
+        })
+    }
+
+    fn lease_ends(&self, args: &mut Args<'_>) -> Outcome<EndLease> {
+        let worker: WorkerId = next(args, "worker")?;
+        let cause = match args.next_pos() {
+            Some("released") => LeaseEnd::Released,
+            None => LeaseEnd::Expired,
+            Some(other) => return Err(format!("no cause {other}").into()),
+        };
+        let epoch = take(args, "epoch")?.unwrap_or_else(|| self.epoch(worker));
+        Ok(EndLease { worker, epoch, cause })
+    }
+}
+
+fn put(args: &mut Args<'_>) -> Outcome<PutWorkflow> {
+    let name = next(args, "name")?;
+    let mut definition = notation::workflow(required(args, "tasks")?)?;
+    definition.timeout = take(args, "timeout")?.map(DurationMs);
+    let expected_version = take(args, "expect")?;
+    if let Some(script) = args.take_key("output") {
+        definition.outputs.insert(notation::name("out"), script.to_owned());
+    }
+    if let Some(value) = args.take_key("env") {
+        definition.env.insert("VALUE".to_owned(), value.to_owned());
+    }
+    if let Some(bytes) = take(args, "env_bytes")? {
+        definition.env.insert("VALUE".to_owned(), "x".repeat(bytes));
+    }
+    while let Some((task, script)) = args.next_key() {
+        let position = definition.position(task).ok_or_else(|| format!("no task {task}"))?;
+        definition.tasks[position].params = Json::new(&json!({"script": script}));
+    }
+    Ok(PutWorkflow { name, definition, expected_version })
+}
+
+fn register(args: &mut Args<'_>) -> Outcome<RegisterWorker> {
+    let worker = args.next_pos().map(str::parse).transpose()?;
+    let slots = take(args, "slots")?.unwrap_or(1);
+    let lease = DurationMs(take(args, "lease")?.unwrap_or(10_000));
+    let labels = labels(args)?;
+    Ok(RegisterWorker { worker, name: notation::name("node"), labels, slots, lease })
+}
+
+fn outcome(args: &mut Args<'_>) -> Outcome<Ended> {
+    Ok(match required(args, "outcome")? {
+        "succeeded" => {
+            let outputs = match take::<usize>(args, "outputs_bytes")? {
+                Some(bytes) => Some(json!("x".repeat(bytes - 2))),
+                None => args.take_key("outputs").map(serde_json::from_str).transpose()?,
+            };
+            Ended::Succeeded { outputs: outputs.as_ref().map(Json::new) }
+        }
+        "exited" => Ended::Exited { code: take(args, "code")?.unwrap_or(1) },
+        "signalled" => Ended::Signalled { signal: 9 },
+        "broken" => Ended::Broken { reason: "no such shell".to_owned() },
+        "stopped" => Ended::Stopped,
+        "lost" => Ended::Lost,
+        other => return Err(format!("no outcome {other}").into()),
+    })
+}
+
+/// What is left of the keys of a line.
+fn labels(args: &mut Args<'_>) -> Outcome<BTreeMap<Name, String>> {
+    let mut labels = BTreeMap::new();
+    while let Some((name, value)) = args.next_key() {
+        labels.insert(name.parse()?, value.to_owned());
+    }
+    Ok(labels)
+}
+
+fn required<'a>(args: &mut Args<'a>, what: &str) -> Outcome<&'a str> {
+    Ok(args.next_pos().ok_or_else(|| format!("which {what}?"))?)
+}
+
+fn next<T: FromStr<Err: std::error::Error + 'static>>(
+    args: &mut Args<'_>,
+    what: &str,
+) -> Outcome<T> {
+    Ok(required(args, what)?.parse()?)
+}
+
+fn take<T: FromStr<Err: std::error::Error + 'static>>(
+    args: &mut Args<'_>,
+    key: &str,
+) -> Outcome<Option<T>> {
+    Ok(args.take_key(key).map(str::parse).transpose()?)
+}
+
+/// Tells two requests apart, as the edge does by their bodies.
+fn hash(command: &Command) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    format!("{command:?}").hash(&mut hasher);
+    hasher.finish()
+}
+
+fn answer_line(answer: &Answer) -> String {
+    let said = match &answer.reply {
+        Ok(Reply::Done) => "done".to_owned(),
+        Ok(Reply::WorkflowPut { version, changed: true }) => format!("put as version {version}"),
+        Ok(Reply::WorkflowPut { version, changed: false }) => format!("is version {version}"),
+        Ok(Reply::RunStarted { run, version }) => format!("started {run}, version {version}"),
+        Ok(Reply::Assigned { attempt, token }) => format!("assigned {attempt} {token}"),
+        Ok(Reply::Registered { worker, epoch }) => format!("registered {worker}/{epoch}"),
+        Ok(Reply::Minted { id }) => format!("minted {id}"),
+        Err(rejection) => format!("rejected: {rejection}"),
+    };
+    // A long key is quoted in full, and long.
+    let said = said.replace(&"k".repeat(quorate_model::KEY_BYTES_MAX), "kkk...");
+    if answer.replayed { format!("{said} (as before)") } else { said }
+}
+
+fn consequences(applied: &Applied, events: bool) -> String {
+    let effects = applied.effects.iter().map(|effect| format!("  → {effect}\n"));
+    let retired = applied.retired.iter().map(|old| format!("  retired {}\n", old.id));
+    let pruned = applied.pruned.iter().map(|run| format!("  pruned {run}\n"));
+    let events = applied.events.iter().filter(|_| events).map(event_line);
+    effects.chain(retired).chain(pruned).chain(events).collect()
+}
+
+fn event_line(event: &Event) -> String {
+    match event {
+        Event::Run(run) => format!("  event: run {run}\n"),
+        Event::Task(task) => format!("  event: task {task}\n"),
+        Event::Workflows => "  event: workflows\n".to_owned(),
+        Event::Worker(worker) => format!("  event: worker {worker}\n"),
+    }
+}
