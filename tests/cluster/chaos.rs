@@ -1,0 +1,195 @@
+//! Nodes are killed at random under load, and the judge looks at everything that came of it.
+//!
+//! `scripts/chaos [SECONDS]` runs the same for longer; the seed it prints repeats its choices.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::harness::client::Client;
+use crate::harness::cluster::folder;
+use crate::harness::seed::Seed;
+use crate::harness::{Cluster, Gate, Options, Request, compulsory, until};
+use crate::judge::{History, Mark, Observation, Verdict, judge};
+use crate::tasks::{failing, task};
+use crate::verdict::seen;
+
+/// How long to go on, in seconds; for `scripts/chaos`.
+const SECONDS: &str = "QUORATE_TESTS_CHAOS_SECONDS";
+
+/// DAGs that run at once.
+const DAGS: usize = 20;
+
+/// Between two kills.
+const KILL_EVERY: Duration = Duration::from_secs(2);
+
+/// How long a submit is repeated before its client gives up on it.
+const SUBMIT_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the last runs may take to end when no node is killed any more.
+const QUIET: Duration = Duration::from_secs(90);
+
+fn duration() -> Duration {
+    let given = std::env::var(SECONDS).ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(given.unwrap_or_else(|| if compulsory() { 30 } else { 16 }))
+}
+
+/// A DAG with a fan-out, a join and sometimes a task that fails at first; some 0.2 to 1 s.
+fn dag(seed: &mut Seed) -> String {
+    let mut tasks = vec![task("first", &[], seed.below(6))];
+    let width = 1 + seed.below(3);
+    let branches: Vec<String> = (0..width).map(|branch| format!("branch{branch}")).collect();
+    for branch in &branches {
+        tasks.push(match seed.below(4) {
+            0 => failing(branch, &["first"], 1, 2),
+            _ => task(branch, &["first"], seed.below(10)),
+        });
+    }
+    let branches: Vec<&str> = branches.iter().map(String::as_str).collect();
+    tasks.push(task("join", &branches, seed.below(6)));
+    tasks.concat()
+}
+
+/// Keeps one DAG running after the other until it is told to stop.
+fn submit_on(client: &Client, mut seed: Seed, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        // A submit that stays unknown is fine, as long as there is at most one run of it.
+        let Some(run) = client.submit_within(&dag(&mut seed), SUBMIT_LIMIT) else { continue };
+        let path = format!("/v1/runs/{run}/wait?timeout=1s");
+        while !stop.load(Ordering::Relaxed) {
+            let found = client.try_ask(&Request::get(&path), Duration::from_secs(2));
+            if found.is_ok_and(|found| found.is_ok() && found.json()["state"] != "running") {
+                break;
+            }
+        }
+    }
+}
+
+/// Looks at the tasks of recent runs through every node, at whatever it has applied.
+fn watch(
+    client: &Client,
+    nodes: &[SocketAddr],
+    mut seed: Seed,
+    stop: &AtomicBool,
+) -> Vec<Observation> {
+    let mut seen = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let runs = client.acknowledged();
+        let recent = &runs[runs.len().saturating_sub(DAGS)..];
+        if recent.is_empty() {
+            thread::sleep(Duration::from_millis(20));
+            continue;
+        }
+        let run = &recent[seed.below(recent.len())];
+        let node = nodes[seed.below(nodes.len())];
+        let request = Request::get(format!("/v1/runs/{run}/tasks?stale=true&limit=1000"))
+            .patience(Duration::from_secs(1));
+        if let Ok(response) = request.send(node)
+            && response.is_ok()
+        {
+            let index = response.header("quorate-index").and_then(|index| index.parse().ok());
+            let index = index.expect("a run was changed by some entry");
+            let items = response.json()["items"].take();
+            let tasks = items.as_array().into_iter().flatten();
+            seen.extend(tasks.map(|task| observed(index, run, task)));
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    seen
+}
+
+fn observed(index: u64, run: &str, task: &Value) -> Observation {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Observation {
+        index,
+        run: run.to_owned(),
+        task: text(&task["id"]),
+        state: text(&task["state"]),
+        attempts: task["attempts_begun"].as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+    }
+}
+
+/// What was done to the cluster.
+#[derive(Debug, Default)]
+struct Harm {
+    kills: usize,
+    leaders: usize,
+}
+
+/// Kills a node every two seconds, and starts it again a moment later.
+fn kill_on(cluster: &mut Cluster, seed: &mut Seed, deadline: Instant) -> Harm {
+    let mut harm = Harm::default();
+    while Instant::now() < deadline {
+        let next = Instant::now() + KILL_EVERY;
+        let victim = seed.below(cluster.nodes.len());
+        harm.kills += 1;
+        harm.leaders += usize::from(cluster.leader() == Some(victim));
+        cluster.nodes[victim].kill();
+        thread::sleep(Duration::from_millis(100 * seed.below(8) as u64));
+        cluster.nodes[victim].restart();
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    harm
+}
+
+fn lost(history: &History) -> usize {
+    let tasks = history.runs.iter().flat_map(|run| run.tasks.values());
+    tasks.flat_map(|task| &task.attempts).filter(|attempt| attempt.outcome == "lost").count()
+}
+
+#[test]
+fn nodes_killed_at_random_under_load_lose_and_double_nothing() {
+    let mut seed = Seed::choose();
+    let duration = duration();
+    let options = Options { slots: 12, ..Options::default() };
+    let mut cluster = Cluster::start_in(Gate::alone(), folder(), 3, &options);
+    let addresses: Vec<_> = cluster.nodes.iter().map(|node| node.address()).collect();
+    let client = cluster.client.clone();
+    let stop = AtomicBool::new(false);
+    let began = Instant::now();
+    let (harm, observations) = thread::scope(|scope| {
+        let (client, stop) = (&client, &stop);
+        for _ in 0..DAGS {
+            let seed = Seed::new(seed.below(1 << 30) as u64);
+            scope.spawn(move || submit_on(client, seed, stop));
+        }
+        let watcher_seed = seed.clone();
+        let addresses = &addresses;
+        let watcher = scope.spawn(move || watch(client, addresses, watcher_seed, stop));
+        let harm = kill_on(&mut cluster, &mut seed, began + duration);
+        stop.store(true, Ordering::Relaxed);
+        (harm, watcher.join().expect("the watcher does not panic"))
+    });
+
+    cluster.await_voters(3);
+    until(QUIET, "every run ends once nodes are left alone", || {
+        let running = cluster.client.list("/v1/runs?state=running");
+        running.is_empty().then_some(())
+    });
+    let mut history = cluster.history();
+    history.observations = observations;
+    let kills = usize::try_from(duration.as_secs() / 3).unwrap_or(usize::MAX);
+    history.coverage = vec![
+        seen("kills", harm.kills, kills),
+        seen("leaders killed", harm.leaders, 1),
+        seen("attempts lost with their workers", lost(&history), 1),
+        seen("runs", history.runs.len(), DAGS),
+        seen("looks at tasks", history.observations.len(), 100),
+    ];
+    let verdict = judge(&history);
+    let line = format!(
+        "chaos: {} s, {}: {} kills, {} of the leader, {} runs, {} starts, {} lost: {verdict}\n",
+        duration.as_secs(),
+        seed.repeat(),
+        harm.kills,
+        harm.leaders,
+        history.runs.len(),
+        history.ledger.iter().filter(|line| line.mark == Mark::Began).count(),
+        lost(&history),
+    );
+    drop(std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()));
+    assert_eq!(verdict, Verdict::Pass, "{}\n{verdict}", seed.repeat());
+}

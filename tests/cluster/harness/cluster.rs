@@ -1,0 +1,256 @@
+//! Several nodes of one cluster, the ledger of their tasks, and a client that asks them.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::client::{Client, SOON};
+use super::gate::Gate;
+use super::http::{Request, Response};
+use super::ledger::Ledger;
+use super::network::Network;
+use super::node::{Process, Setup, Verb};
+use super::wait::until;
+
+/// How long a node is waited for that is asked what it sees: it answers from memory.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// How to set up a cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// See `--lease`.
+    pub(crate) lease: &'static str,
+    /// See `--election-timeout`.
+    pub(crate) election_timeout: &'static str,
+    /// See `--slots`.
+    pub(crate) slots: u32,
+    /// Whether the nodes run tasks.
+    pub(crate) workers: bool,
+    /// The data folders of the nodes, where they are not in the test's own folder.
+    pub(crate) homes: Vec<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let (lease, election_timeout) = ("2s", "300ms");
+        Self { lease, election_timeout, slots: 8, workers: true, homes: Vec::new() }
+    }
+}
+
+impl Options {
+    fn flags(&self) -> Vec<String> {
+        let slots = self.slots.to_string();
+        let mut flags = vec!["--lease", self.lease, "--election-timeout", self.election_timeout];
+        if self.workers {
+            flags.extend(["--slots", &slots]);
+        } else {
+            flags.push("--no-worker");
+        }
+        flags.into_iter().map(str::to_owned).collect()
+    }
+}
+
+/// A cluster of real processes. All of them are killed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    /// By position; their ids may differ.
+    pub(crate) nodes: Vec<Process>,
+    /// Workers without a vote.
+    pub(crate) workers: Vec<Process>,
+    /// What the tasks wrote.
+    pub(crate) ledger: Ledger,
+    /// Asks the nodes.
+    pub(crate) client: Client,
+    /// The hosts, where each node has its own. Behind the processes, so that it goes after them.
+    pub(crate) network: Option<Network>,
+    folder: TempDir,
+    _gate: Gate,
+}
+
+impl Cluster {
+    /// Starts `count` nodes on loopback and waits until all of them are voters.
+    #[track_caller]
+    pub(crate) fn start(count: usize, options: &Options) -> Self {
+        Self::start_in(Gate::one(), folder(), count, options)
+    }
+
+    /// The same with a gate and a folder of the test's choice.
+    #[track_caller]
+    pub(crate) fn start_in(gate: Gate, folder: TempDir, count: usize, options: &Options) -> Self {
+        Self::start_nodes(gate, folder, None, count, options)
+    }
+
+    /// Starts a node on each of the first `count` hosts of a network.
+    #[track_caller]
+    pub(crate) fn start_on(network: Network, count: usize, options: &Options) -> Self {
+        Self::start_nodes(Gate::one(), folder(), Some(network), count, options)
+    }
+
+    #[track_caller]
+    fn start_nodes(
+        gate: Gate,
+        folder: TempDir,
+        network: Option<Network>,
+        count: usize,
+        options: &Options,
+    ) -> Self {
+        let ledger = Ledger::create(&folder.path().join("proof"));
+        let client = Client::new(Vec::new(), ledger.folder().to_owned());
+        let (nodes, workers) = (Vec::new(), Vec::new());
+        let mut cluster = Self { nodes, workers, ledger, client, network, folder, _gate: gate };
+        for position in 0..count {
+            let setup = cluster.setup(position, options);
+            let node = Process::start(setup);
+            cluster.client.knows(node.address());
+            cluster.nodes.push(node);
+        }
+        cluster.await_voters(count);
+        cluster
+    }
+
+    fn setup(&self, position: usize, options: &Options) -> Setup {
+        let name = format!("node{position}");
+        let mut flags = options.flags();
+        if let Some(first) = self.nodes.first() {
+            flags.extend(["--join".to_owned(), first.address().to_string()]);
+        }
+        let home = options.homes.get(position).cloned();
+        self.place(name, Verb::Server, flags, home, position)
+    }
+
+    fn place(
+        &self,
+        name: String,
+        verb: Verb,
+        mut flags: Vec<String>,
+        home: Option<PathBuf>,
+        host: usize,
+    ) -> Setup {
+        let folder = self.folder.path().join(&name);
+        std::fs::create_dir_all(&folder).expect("the folder can be made");
+        flags.extend(["--name".to_owned(), name.clone()]);
+        let host = u8::try_from(host).expect("a test has few hosts");
+        let (namespace, address) = match &self.network {
+            Some(network) => (Some(network.namespace(host)), network.address(host)),
+            None => (None, Ipv4Addr::LOCALHOST),
+        };
+        let (home, listen) = (home.unwrap_or_else(|| folder.join("data")), (address, 0).into());
+        Setup { name, verb, folder, home, namespace, flags, listen }
+    }
+
+    /// Starts a worker without a vote, on a host of its own if there are hosts.
+    #[track_caller]
+    pub(crate) fn start_worker(&mut self, name: &str, flags: &[&str]) {
+        let servers: Vec<String> =
+            self.nodes.iter().map(|node| node.address().to_string()).collect();
+        let mut all = vec!["--server".to_owned(), servers.join(",")];
+        all.extend(flags.iter().map(|&flag| flag.to_owned()));
+        let host = self.nodes.len() + self.workers.len();
+        let setup = self.place(name.to_owned(), Verb::Worker, all, None, host);
+        self.workers.push(Process::start(setup));
+        until(SOON, &format!("worker {name} is registered"), || {
+            let workers = self.client.list("/v1/workers");
+            workers.iter().any(|worker| worker["name"] == name).then_some(())
+        });
+    }
+
+    /// The folder of the test; gone when the cluster is.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Asks one node about the cluster.
+    pub(crate) fn view(&self, node: usize) -> Option<Value> {
+        let request = Request::get("/v1/cluster").patience(LOOK);
+        self.nodes[node].send(&request).ok().filter(Response::is_ok).map(|found| found.json())
+    }
+
+    /// Waits until every node that serves sees `count` voters and knows a leader.
+    #[track_caller]
+    pub(crate) fn await_voters(&self, count: usize) {
+        for position in self.serving() {
+            until(SOON, &format!("node{position} sees {count} voters and a leader"), || {
+                let view = self.view(position)?;
+                let members = view["members"].as_array()?;
+                let voters = members.iter().filter(|member| member["voter"] == true).count();
+                (voters == count && view["leader"].is_u64()).then_some(())
+            });
+        }
+    }
+
+    /// The positions of the nodes that were started and are not frozen.
+    pub(crate) fn serving(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|&position| self.nodes[position].is_serving()).collect()
+    }
+
+    /// The node that leads, if a majority of all nodes says so, in the newest term of any.
+    pub(crate) fn leader(&self) -> Option<usize> {
+        let views: Vec<Value> =
+            self.serving().into_iter().filter_map(|node| self.view(node)).collect();
+        let term = views.iter().filter_map(|view| view["term"].as_u64()).max()?;
+        let views: Vec<&Value> = views.iter().filter(|view| view["term"] == term).collect();
+        let id = views.iter().find_map(|view| view["leader"].as_u64())?;
+        let followers = views.iter().filter(|view| view["leader"] == id).count();
+        if followers * 2 <= self.nodes.len() {
+            return None;
+        }
+        let members = views.first()?["members"].as_array()?;
+        let member = members.iter().find(|member| member["id"] == id)?;
+        let address: SocketAddr = member["address"].as_str()?.parse().ok()?;
+        self.nodes.iter().position(|node| node.address() == address)
+    }
+
+    /// Waits for a leader.
+    #[track_caller]
+    pub(crate) fn await_leader(&self) -> usize {
+        until(SOON, "a node leads", || self.leader())
+    }
+
+    /// Waits for a leader other than one that is dead, frozen or cut off.
+    #[track_caller]
+    pub(crate) fn await_leader_but(&self, old: usize) -> usize {
+        until(SOON, "another node leads", || self.leader().filter(|&leader| leader != old))
+    }
+
+    /// Waits until an attempt at a task has begun, by the ledger.
+    #[track_caller]
+    pub(crate) fn await_start(&self, run: &str, task: &str) {
+        until(SOON, &format!("{task} of {run} has begun"), || {
+            (self.ledger.starts(run, task) > 0).then_some(())
+        });
+    }
+
+    /// The position of the node whose worker has a task.
+    #[track_caller]
+    pub(crate) fn worker_of(&self, run: &str, task: &str) -> usize {
+        let view = self.client.task(run, task);
+        let worker = &view["worker"];
+        let workers = self.client.list("/v1/workers");
+        let found = workers.iter().find(|found| found["id"] == *worker).expect("it is known");
+        let name = found["name"].as_str().expect("a worker has a name");
+        self.nodes.iter().position(|node| node.setup.name == name).expect("it is a node's worker")
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let logs: String =
+                self.nodes.iter().chain(&self.workers).map(Process::log_tail).collect();
+            drop(std::io::Write::write_all(&mut std::io::stderr(), logs.as_bytes()));
+        }
+        for process in self.nodes.iter_mut().chain(&mut self.workers) {
+            process.power_off();
+        }
+        // Nothing of a test may outlive it, whatever it has proven about that.
+        super::node::kill_all(&self.ledger.processes_left());
+    }
+}
+
+/// A folder for a test, gone when it is.
+pub(crate) fn folder() -> TempDir {
+    tempfile::Builder::new().prefix("quorate-test-").tempdir().expect("a folder can be made")
+}
