@@ -1,6 +1,35 @@
 //! The replicated log of Quorate: openraft on a write-ahead log, with history in sled.
 
+pub mod codec;
+mod error;
+mod forward;
+mod history;
 pub mod identity;
+mod leadership;
+mod link;
 pub mod log_store;
+mod membership;
+mod network;
+mod node;
+mod open;
+mod options;
+mod proposals;
+mod reads;
+mod rpc;
+mod snapshot;
+mod state_machine;
+mod status;
 pub mod types;
 pub mod wal;
+
+pub use error::{HistoryError, JoinError, OpenError, ProposeError};
+pub use history::{History, HistoryQuery, LIST_RUNS_MAX};
+pub use identity::ClusterId;
+pub use leadership::Leadership;
+pub use membership::Joined;
+pub use node::{Node, ask_to_join};
+pub use open::holds_node;
+pub use options::{Options, Start, Timing};
+pub use proposals::{Committed, PROPOSALS_QUEUED_MAX, ProposalCounts, REQUEST_BYTES_MAX};
+pub use state_machine::Effects;
+pub use status::{Member, Status};

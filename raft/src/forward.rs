@@ -1,0 +1,114 @@
+//! What a follower asks of the leader on behalf of its callers. One hop: who is asked answers
+//! as leader, or that it is none. A question is `(how long to wait in ms, What)`.
+
+use std::time::Duration;
+
+use quorate_model::{LogIndex, Request};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::ClusterId;
+use crate::codec::Service;
+use crate::error::ProposeError;
+use crate::history::{Record, RecordId};
+use crate::link::{CallError, Link};
+use crate::membership::Joined;
+use crate::proposals::Committed;
+
+/// How long the leader may take to accept a connection.
+const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
+
+/// What the way back of an answer may take.
+const ANSWER_MARGIN: Duration = Duration::from_millis(50);
+
+/// What is asked of the leader.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum What {
+    Propose(Box<Request>),
+    ReadIndex,
+    Join {
+        address: String,
+        voter: bool,
+    },
+    Remove {
+        node: u64,
+    },
+    Transfer {
+        to: Option<u64>,
+    },
+    /// Some of the history, in its own order. Whoever is asked answers, leader or not.
+    History {
+        after: Option<RecordId>,
+    },
+}
+
+/// What the leader answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Told {
+    Committed(Committed),
+    Index(LogIndex),
+    Joined(Joined),
+    Done,
+    /// Some of the history; none if there is no more.
+    Records(Vec<Record>),
+}
+
+/// The connection to whoever leads; opened when needed.
+#[derive(Debug, Default)]
+pub(crate) struct Forwarder {
+    link: Mutex<Option<(String, Link)>>,
+}
+
+impl Forwarder {
+    /// Asks the node at `address`, and waits for the answer until `until`.
+    pub(crate) async fn ask(
+        &self,
+        cluster: ClusterId,
+        address: &str,
+        what: &What,
+        until: Instant,
+    ) -> Result<Told, ProposeError> {
+        let no_leader = || ProposeError::NoLeader { leader: Some(address.to_owned()) };
+        let link = self.link_to(cluster, address, until).await.ok_or_else(no_leader)?;
+        let wait = until.saturating_duration_since(Instant::now());
+        // A little less over there: a late "nothing happened" is better than none.
+        let wait_there = wait.saturating_sub(ANSWER_MARGIN.min(wait / 10));
+        let wait_ms = u64::try_from(wait_there.as_millis()).unwrap_or(u64::MAX);
+        let told = link.call::<_, Result<Told, ProposeError>>(&(wait_ms, what), wait).await;
+        match told {
+            Ok(told) => told,
+            Err(CallError::NotSent(error)) => {
+                tracing::debug!(address, %error, "the leader cannot be asked");
+                Err(no_leader())
+            }
+            Err(CallError::Lost(error)) => {
+                tracing::debug!(address, %error, "the leader did not answer");
+                Err(ProposeError::Unknown)
+            }
+        }
+    }
+
+    async fn link_to(&self, cluster: ClusterId, address: &str, until: Instant) -> Option<Link> {
+        let mut kept = self.link.lock().await;
+        if let Some((to, link)) = &*kept
+            && to == address
+            && !link.is_broken()
+        {
+            return Some(link.clone());
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        let deadline = left.min(CONNECT_DEADLINE);
+        let opened = Link::open(address, cluster, Service::Forward, deadline).await;
+        match opened {
+            Ok(link) => {
+                *kept = Some((address.to_owned(), link.clone()));
+                Some(link)
+            }
+            Err(error) => {
+                tracing::debug!(address, %error, "the leader cannot be reached");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,480 @@
+//! Finished runs that left the live state, in sled.
+//!
+//! Filled by apply and emptied by apply, the same on every node; writing a run twice is
+//! writing it once, so replaying the log repairs what a crash cut short. Nothing here is
+//! durable before a [checkpoint](History::checkpoint): the log is kept until then.
+//!
+//! ```text
+//! runs         run id                              → format, Run
+//! definitions  definition id                       → format, Definition
+//! uses         definition id, run id               → (a definition goes with its last use)
+//! by_end       end, newest first, run id           →
+//! by_workflow  name, 0, end, newest first, run id  →
+//! meta         "durable"                           → the entry up to which all this is whole
+//!              "missing"                           → runs were lost: to be had from a peer
+//! ```
+
+mod index;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use quorate_model::workflow::{Definition, DefinitionId};
+use quorate_model::{LogIndex, Retired, Run, RunEnd, RunId, UnixMs};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::codec;
+use crate::error::HistoryError;
+use index::{Position, run_key};
+
+/// The format of values, their first byte.
+const FORMAT: u8 = 1;
+
+/// Memory for pages of sled, in bytes: enough for the indexes of some hundred thousand runs.
+const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The most runs in one answer of [`History::list`]: a page of the API, and then some.
+pub const LIST_RUNS_MAX: usize = 1_000;
+
+const DURABLE: &[u8] = b"durable";
+const MISSING: &[u8] = b"missing";
+
+/// Which finished runs to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HistoryQuery {
+    /// Only those before this one in the order of the list, newest first by `(created at,
+    /// id)`.
+    pub before: Option<(UnixMs, RunId)>,
+    /// Only those of these workflows; empty for all.
+    pub workflows: Vec<String>,
+    /// Only those that ended so; empty for all.
+    pub ends: Vec<RunEnd>,
+    /// At most this many, and at most [`LIST_RUNS_MAX`].
+    pub limit: usize,
+}
+
+/// Finished runs that left the live state.
+#[derive(Debug)]
+pub struct History {
+    dir: PathBuf,
+    /// `None` once closed.
+    trees: RwLock<Option<Arc<Trees>>>,
+    /// Runs that the live state has let go of and sled does not have yet, so that none is
+    /// nowhere for a moment.
+    staged: Mutex<Vec<Retired>>,
+}
+
+#[derive(Debug)]
+struct Trees {
+    db: sled::Db,
+    runs: sled::Tree,
+    definitions: sled::Tree,
+    uses: sled::Tree,
+    by_end: sled::Tree,
+    by_workflow: sled::Tree,
+    meta: sled::Tree,
+}
+
+/// A run or a definition on its way to another node, as sled holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Record {
+    Run { id: RunId, value: Vec<u8> },
+    Definition { id: DefinitionId, value: Vec<u8> },
+}
+
+/// Where a record stands in the order of [`History::page`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum RecordId {
+    Run(RunId),
+    Definition(DefinitionId),
+}
+
+impl Record {
+    pub(crate) fn id(&self) -> RecordId {
+        match self {
+            Self::Run { id, .. } => RecordId::Run(*id),
+            Self::Definition { id, .. } => RecordId::Definition(*id),
+        }
+    }
+
+    fn value(&self) -> &[u8] {
+        match self {
+            Self::Run { value, .. } | Self::Definition { value, .. } => value,
+        }
+    }
+}
+
+impl History {
+    /// Opens the history in `dir`, or an empty one.
+    pub(crate) fn open(dir: &Path) -> Result<Self, HistoryError> {
+        let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        // Damaged files make sled panic as often as fail.
+        let opened = std::panic::catch_unwind(AssertUnwindSafe(|| Trees::open(&config)));
+        let trees = opened.unwrap_or_else(|_| Err(HistoryError("its files are damaged".into())))?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            trees: RwLock::new(Some(Arc::new(trees))),
+            staged: Mutex::default(),
+        })
+    }
+
+    /// Opens the history in `dir`; if it cannot be read or does not reach `index`, sets it
+    /// aside and begins an empty one, to be refilled.
+    pub(crate) fn open_or_set_aside(dir: &Path, index: LogIndex) -> Result<Self, HistoryError> {
+        let trouble = match Self::open(dir) {
+            Ok(history) => match history.durable()? {
+                durable if durable >= index => return Ok(history),
+                durable => format!("it is whole up to {durable} only, not to {index}"),
+            },
+            Err(error) => error.0,
+        };
+        if dir.exists() {
+            let aside = set_aside(dir).map_err(|error| HistoryError(error.to_string()))?;
+            tracing::error!(
+                "the history of finished runs cannot be used: {trouble}; it is set aside as {} \
+                 and refilled from the log and, if there is one, another node",
+                aside.display()
+            );
+        }
+        let history = Self::open(dir)?;
+        history.trees()?.meta.insert(MISSING, &[])?;
+        Ok(history)
+    }
+
+    /// A finished run; `None` if it is live still, pruned, or never was.
+    ///
+    /// # Errors
+    ///
+    /// If sled cannot be read.
+    pub fn get(&self, run: RunId) -> Result<Option<Retired>, HistoryError> {
+        let staged = self.staged().iter().find(|retired| retired.id == run).cloned();
+        if staged.is_some() {
+            return Ok(staged);
+        }
+        let trees = self.trees()?;
+        let Some(value) = trees.runs.get(run_key(run))? else { return Ok(None) };
+        trees.retired(run, &value)
+    }
+
+    /// Finished runs, newest first.
+    ///
+    /// # Errors
+    ///
+    /// If sled cannot be read.
+    pub fn list(&self, query: &HistoryQuery) -> Result<Vec<Retired>, HistoryError> {
+        let limit = query.limit.min(LIST_RUNS_MAX);
+        let staged: Vec<Retired> = self
+            .staged()
+            .iter()
+            .filter(|retired| index::matches(query, retired))
+            .cloned()
+            .collect();
+        let trees = self.trees()?;
+        let mut found = Vec::new();
+        for id in index::newest(&trees, query)?.take(limit) {
+            let id = id?;
+            let Some(value) = trees.runs.get(run_key(id))? else { continue };
+            found.extend(trees.retired(id, &value)?);
+        }
+        found.extend(staged);
+        found.sort_by_key(|retired| Position::of(retired));
+        found.dedup_by_key(|retired| retired.id);
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// Takes over runs that the live state lets go of. Quick, as the state is locked.
+    pub(crate) fn stage(&self, retired: &[Retired]) {
+        if !retired.is_empty() {
+            self.staged().extend_from_slice(retired);
+        }
+    }
+
+    /// Writes what was staged.
+    pub(crate) fn store_staged(&self) -> Result<(), HistoryError> {
+        let staged = self.staged().clone();
+        if staged.is_empty() {
+            return Ok(());
+        }
+        let trees = self.trees()?;
+        for retired in &staged {
+            trees.store(retired)?;
+        }
+        self.staged().drain(..staged.len());
+        Ok(())
+    }
+
+    /// Forgets runs.
+    pub(crate) fn prune(&self, runs: &[RunId]) -> Result<(), HistoryError> {
+        let trees = self.trees()?;
+        runs.iter().try_for_each(|&run| trees.prune(run))
+    }
+
+    /// Makes everything durable, and records that it is whole up to `index`.
+    ///
+    /// sled's own flush is no fsync on Linux, so its files are synced here.
+    pub(crate) fn checkpoint(&self, index: LogIndex) -> Result<(), HistoryError> {
+        let trees = self.trees()?;
+        trees.meta.insert(DURABLE, &index.0.max(self.durable()?.0).to_be_bytes())?;
+        trees.db.flush()?;
+        sync_files(&self.dir).map_err(|error| HistoryError(error.to_string()))
+    }
+
+    /// The entry up to which all is whole and durable.
+    pub(crate) fn durable(&self) -> Result<LogIndex, HistoryError> {
+        let value = self.trees()?.meta.get(DURABLE)?;
+        let bytes = value.and_then(|value| value.as_ref().try_into().ok()).map(u64::from_be_bytes);
+        Ok(LogIndex(bytes.unwrap_or(0)))
+    }
+
+    /// Whether runs were lost that another node may have.
+    pub(crate) fn is_missing_runs(&self) -> Result<bool, HistoryError> {
+        Ok(self.trees()?.meta.contains_key(MISSING)?)
+    }
+
+    /// What comes after `after`, for another node: about `bytes_max` bytes, nothing at the end.
+    /// Runs first, so that the definition of each comes after it, whatever is added meanwhile.
+    pub(crate) fn page(
+        &self,
+        after: Option<RecordId>,
+        bytes_max: usize,
+    ) -> Result<Vec<Record>, HistoryError> {
+        let trees = self.trees()?;
+        let (runs, definitions) = match after {
+            None => (trees.runs.iter(), trees.definitions.iter()),
+            Some(RecordId::Run(id)) => {
+                (index::after(&trees.runs, run_key(id)), trees.definitions.iter())
+            }
+            Some(RecordId::Definition(id)) => {
+                let rest = index::after(&trees.definitions, id.0.to_be_bytes());
+                (index::after(&trees.runs, [u8::MAX; 16]), rest)
+            }
+        };
+        let runs = runs.map(|item| item.map(|(key, value)| index::run_record(&key, &value)));
+        let definitions =
+            definitions.map(|item| item.map(|(key, value)| index::definition_record(&key, &value)));
+        let mut bytes = 0;
+        let mut page = Vec::new();
+        for record in runs.chain(definitions) {
+            let Some(record) = record? else { continue };
+            bytes += record.value().len();
+            page.push(record);
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    /// Replaces everything by what another node exported when it had applied at least
+    /// `index`. Of its runs, those that are `live` at `index` are left to the log.
+    pub(crate) fn replace(
+        &self,
+        mut records: impl FnMut() -> io::Result<Option<Record>>,
+        live: &BTreeSet<RunId>,
+        index: LogIndex,
+    ) -> Result<(), HistoryError> {
+        let trees = self.trees()?;
+        // If this is cut short, the history must not be taken for whole.
+        trees.meta.clear()?;
+        trees.db.flush()?;
+        sync_files(&self.dir).map_err(|error| HistoryError(error.to_string()))?;
+        self.staged().clear();
+        trees.clear()?;
+        while let Some(record) = records().map_err(|error| HistoryError(error.to_string()))? {
+            trees.take_in(record, live)?;
+        }
+        trees.drop_undefined_runs()?;
+        self.checkpoint(index)
+    }
+
+    /// Adds what another node has, except what is `live` here.
+    pub(crate) fn refill(
+        &self,
+        records: Vec<Record>,
+        live: &BTreeSet<RunId>,
+    ) -> Result<(), HistoryError> {
+        let trees = self.trees()?;
+        records.into_iter().try_for_each(|record| trees.take_in(record, live))
+    }
+
+    /// Ends a refill: nothing is missing any more.
+    pub(crate) fn end_refill(&self) -> Result<(), HistoryError> {
+        let trees = self.trees()?;
+        trees.drop_undefined_runs()?;
+        trees.meta.remove(MISSING)?;
+        Ok(())
+    }
+
+    /// Lets go of the files. Every later call fails.
+    pub(crate) fn close(&self) {
+        *self.trees.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn trees(&self) -> Result<Arc<Trees>, HistoryError> {
+        let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
+        trees.clone().ok_or_else(|| HistoryError("the node has stopped".into()))
+    }
+
+    fn staged(&self) -> std::sync::MutexGuard<'_, Vec<Retired>> {
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Trees {
+    fn open(config: &sled::Config) -> Result<Self, HistoryError> {
+        let db = config.open()?;
+        Ok(Self {
+            runs: db.open_tree("runs")?,
+            definitions: db.open_tree("definitions")?,
+            uses: db.open_tree("uses")?,
+            by_end: db.open_tree("by_end")?,
+            by_workflow: db.open_tree("by_workflow")?,
+            meta: db.open_tree("meta")?,
+            db,
+        })
+    }
+
+    fn store(&self, retired: &Retired) -> Result<(), HistoryError> {
+        let Retired { id, run, definition } = retired;
+        let definition_key = run.definition.0.to_be_bytes();
+        if !self.definitions.contains_key(definition_key)? {
+            self.definitions.insert(definition_key, pack(&**definition))?;
+        }
+        self.insert_run(*id, run, pack(&**run))
+    }
+
+    /// The run before its indexes: what is listed can be read.
+    fn insert_run(&self, id: RunId, run: &Run, value: Vec<u8>) -> Result<(), HistoryError> {
+        let Some(position) = Position::of_run(id, run) else { return Ok(()) };
+        self.uses.insert(index::use_key(run.definition, id), &[])?;
+        self.runs.insert(run_key(id), value)?;
+        self.by_end.insert(position.by_end(), &[])?;
+        self.by_workflow.insert(position.by_workflow(run.workflow.as_str()), &[])?;
+        Ok(())
+    }
+
+    /// The run after all that leads to it: what was cut short can be repeated.
+    fn prune(&self, id: RunId) -> Result<(), HistoryError> {
+        let Some(value) = self.runs.get(run_key(id))? else { return Ok(()) };
+        let run: Run = unpack(&value)?;
+        if let Some(position) = Position::of_run(id, &run) {
+            self.by_end.remove(position.by_end())?;
+            self.by_workflow.remove(position.by_workflow(run.workflow.as_str()))?;
+        }
+        self.uses.remove(index::use_key(run.definition, id))?;
+        let definition = run.definition.0.to_be_bytes();
+        if self.uses.scan_prefix(definition).next().transpose()?.is_none() {
+            self.definitions.remove(definition)?;
+        }
+        self.runs.remove(run_key(id))?;
+        Ok(())
+    }
+
+    fn take_in(&self, record: Record, live: &BTreeSet<RunId>) -> Result<(), HistoryError> {
+        match record {
+            Record::Run { id, .. } if live.contains(&id) => Ok(()),
+            Record::Run { id, value } => {
+                let run: Run = unpack(&value)?;
+                self.insert_run(id, &run, value)
+            }
+            Record::Definition { id, value } => {
+                unpack::<Definition>(&value)?;
+                self.definitions.insert(id.0.to_be_bytes(), value)?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Drops runs that were pruned while they were exported, and their definition with them;
+    /// and definitions whose runs are all live yet.
+    fn drop_undefined_runs(&self) -> Result<(), HistoryError> {
+        let mut used = BTreeSet::new();
+        for item in &self.uses {
+            let (key, _) = item?;
+            let Some((definition, run)) = index::parse_use_key(&key) else { continue };
+            if self.definitions.contains_key(definition.0.to_be_bytes())? {
+                used.insert(definition);
+            } else {
+                self.prune(run)?;
+            }
+        }
+        for item in &self.definitions {
+            let (key, _) = item?;
+            let id = key.as_ref().try_into().map(|id| DefinitionId(u128::from_be_bytes(id)));
+            if !id.is_ok_and(|id| used.contains(&id)) {
+                self.definitions.remove(key)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn clear(&self) -> Result<(), HistoryError> {
+        for tree in [&self.by_end, &self.by_workflow, &self.runs, &self.uses, &self.definitions] {
+            tree.clear()?;
+        }
+        Ok(())
+    }
+
+    fn retired(&self, id: RunId, value: &[u8]) -> Result<Option<Retired>, HistoryError> {
+        let run: Run = unpack(value)?;
+        let definition = self.definitions.get(run.definition.0.to_be_bytes())?;
+        // Without one only while it is being pruned.
+        let Some(definition) = definition else { return Ok(None) };
+        Ok(Some(Retired { id, run: Arc::new(run), definition: Arc::new(unpack(&definition)?) }))
+    }
+}
+
+fn pack<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut bytes = vec![FORMAT];
+    codec::encode_into(value, &mut bytes).expect("our types serialize, and memory takes it");
+    bytes
+}
+
+fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, HistoryError> {
+    let Some((&format, mut body)) = bytes.split_first() else {
+        return Err(HistoryError("an empty value".into()));
+    };
+    if format != FORMAT {
+        return Err(HistoryError(format!("a value of format {format}: a newer version wrote it")));
+    }
+    codec::decode_from(&mut body).map_err(|error| HistoryError(error.to_string()))
+}
+
+/// Moves a directory out of the way, and answers where to.
+fn set_aside(dir: &Path) -> io::Result<PathBuf> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut aside = dir.as_os_str().to_owned();
+    aside.push(format!(".broken-{}", since.as_millis()));
+    let aside = PathBuf::from(aside);
+    std::fs::rename(dir, &aside)?;
+    Ok(aside)
+}
+
+/// Makes every file of sled durable, and the directories that name them.
+fn sync_files(dir: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_files(&entry.path())?;
+        } else {
+            sync(&entry.path())?;
+        }
+    }
+    File::open(dir)?.sync_all()
+}
+
+/// As sled may remove a file between our seeing and opening it, that it is gone is fine.
+fn sync(path: &Path) -> io::Result<()> {
+    match File::open(path) {
+        Ok(file) => file.sync_all(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,177 @@
+//! The client half of a connection on which many requests are under way at once.
+//!
+//! Each frame is `(number, message)`; an answer bears the number of its question.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::ClusterId;
+use crate::codec::{self, FrameError, FrameReader, FrameWriter, Service};
+
+/// Frames that wait to be written, on either half.
+pub(crate) const FRAMES_QUEUED_MAX: usize = 256;
+
+/// Bytes that are gathered before they are written.
+const WRITE_BYTES: usize = 1024 * 1024;
+
+/// Why a call has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// The question was never sent.
+    #[error("not sent: {0}")]
+    NotSent(FrameError),
+    /// It was sent, perhaps, and no answer came.
+    #[error("no answer: {0}")]
+    Lost(FrameError),
+}
+
+/// A connection to a node. Cheap to clone; closed with the last clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    frames: mpsc::Sender<Vec<u8>>,
+    waiting: Arc<Waiting>,
+    last: AtomicU64,
+    tasks: [JoinHandle<()>; 2],
+}
+
+/// Who waits for which answer; `None` once the connection is broken.
+#[derive(Debug)]
+struct Waiting(Mutex<Option<HashMap<u64, oneshot::Sender<Bytes>>>>);
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Link {
+    /// Connects to a node.
+    pub(crate) async fn open(
+        address: &str,
+        cluster: ClusterId,
+        service: Service,
+        deadline: Duration,
+    ) -> Result<Self, FrameError> {
+        let connection = codec::connect(address, cluster, service, deadline).await?;
+        let (reader, writer) = connection.split();
+        let (frames, queued) = mpsc::channel(FRAMES_QUEUED_MAX);
+        let waiting = Arc::new(Waiting(Mutex::new(Some(HashMap::new()))));
+        let tasks = [
+            tokio::spawn(hand_out(reader, Arc::clone(&waiting))),
+            tokio::spawn(write_frames(writer, queued)),
+        ];
+        Ok(Self { inner: Arc::new(Inner { frames, waiting, last: AtomicU64::new(0), tasks }) })
+    }
+
+    /// Whether it is of no further use.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.inner.frames.is_closed() || self.inner.waiting.lock().is_none()
+    }
+
+    /// Sends a question. The answer is awaited with [`Pending::answer`].
+    pub(crate) async fn ask<Q: Serialize>(&self, question: &Q) -> Result<Pending, CallError> {
+        let number = self.inner.last.fetch_add(1, Ordering::Relaxed);
+        let mut frame = Vec::new();
+        codec::append_frame(&mut frame, &(number, question)).map_err(CallError::NotSent)?;
+        let (tell, told) = oneshot::channel();
+        match self.inner.waiting.lock().as_mut() {
+            Some(waiting) => waiting.insert(number, tell),
+            None => return Err(CallError::NotSent(FrameError::Torn)),
+        };
+        let pending = Pending { number, told, waiting: Arc::clone(&self.inner.waiting) };
+        match self.inner.frames.send(frame).await {
+            Ok(()) => Ok(pending),
+            Err(_) => Err(CallError::NotSent(FrameError::Torn)),
+        }
+    }
+
+    /// Asks, and waits for the answer.
+    pub(crate) async fn call<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        question: &Q,
+        deadline: Duration,
+    ) -> Result<A, CallError> {
+        let asked = tokio::time::Instant::now();
+        let ask = tokio::time::timeout(deadline, self.ask(question));
+        let pending = ask.await.map_err(|_| CallError::NotSent(FrameError::Late(deadline)))??;
+        pending.answer(deadline.saturating_sub(asked.elapsed())).await
+    }
+}
+
+/// A question whose answer is on its way.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    number: u64,
+    told: oneshot::Receiver<Bytes>,
+    waiting: Arc<Waiting>,
+}
+
+impl Pending {
+    /// Waits for the answer.
+    pub(crate) async fn answer<A: DeserializeOwned>(
+        mut self,
+        deadline: Duration,
+    ) -> Result<A, CallError> {
+        let told = tokio::time::timeout(deadline, &mut self.told).await;
+        let told = told.map_err(|_| CallError::Lost(FrameError::Late(deadline)))?;
+        let payload = told.map_err(|_| CallError::Lost(FrameError::Torn))?;
+        codec::decode(&payload).map_err(CallError::Lost)
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(waiting) = self.waiting.lock().as_mut() {
+            waiting.remove(&self.number);
+        }
+    }
+}
+
+impl Waiting {
+    fn lock(&self) -> MutexGuard<'_, Option<HashMap<u64, oneshot::Sender<Bytes>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives each answer to whoever asked, until the connection ends.
+async fn hand_out(mut reader: FrameReader<impl AsyncRead + Unpin>, waiting: Arc<Waiting>) {
+    while let Ok(Some(payload)) = reader.next_payload().await {
+        let Ok((number, rest)) = codec::decode_prefix::<u64>(&payload) else { break };
+        let tell = waiting.lock().as_mut().and_then(|waiting| waiting.remove(&number));
+        if let Some(tell) = tell {
+            // Whoever asked may be gone.
+            let _ = tell.send(payload.slice_ref(rest));
+        }
+    }
+    *waiting.lock() = None;
+}
+
+/// Writes frames as they come, those that wait together at once.
+pub(crate) async fn write_frames(
+    mut writer: FrameWriter<impl AsyncWrite + Unpin>,
+    mut queued: mpsc::Receiver<Vec<u8>>,
+) {
+    while let Some(mut frames) = queued.recv().await {
+        while frames.len() < WRITE_BYTES {
+            let Ok(more) = queued.try_recv() else { break };
+            frames.extend(more);
+        }
+        if writer.send_frames(&frames).await.is_err() {
+            return;
+        }
+    }
+}

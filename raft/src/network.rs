@@ -1,0 +1,301 @@
+//! What this node asks of its peers for openraft: the client half.
+//!
+//! openraft makes one client for each purpose (replication, heartbeats, votes, snapshots), and
+//! each opens a connection of its own: bulk never stands in the way of a heartbeat. Every
+//! call has a deadline, which the library leaves to us.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt};
+use openraft::OptionalSend;
+use openraft::alias::{SnapshotOf, VoteOf};
+use openraft::base::BoxFuture;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::ClusterId;
+use crate::codec::Service;
+use crate::link::{CallError, Link, Pending};
+use crate::snapshot::{Section, SnapshotFile, sections_for_peer};
+use crate::state_machine::Replica;
+use crate::types::{MemberNode, TypeConfig};
+
+/// How long a peer may take to accept a connection.
+const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
+
+/// How long a peer may take to make entries durable before replication to it starts over: far
+/// above a slow disk, as heartbeats do not depend on it.
+const APPEND_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a peer may take over one section of a snapshot, and over installing the whole.
+const SECTION_DEADLINE: Duration = Duration::from_secs(30);
+const INSTALL_DEADLINE: Duration = Duration::from_secs(600);
+
+/// Requests under way in replication to one peer.
+const APPENDS_IN_FLIGHT_MAX: usize = 16;
+
+/// Sections read ahead while a snapshot is sent.
+const SECTIONS_AHEAD: usize = 4;
+
+/// A question to a peer.
+#[derive(Serialize, Deserialize)]
+#[serde(bound = "")]
+pub(crate) enum PeerAsk {
+    /// One of a series, to be handled in order; answered with [`PeerTold::Stream`].
+    Stream(AppendEntriesRequest<TypeConfig>),
+    /// By itself: a heartbeat.
+    Append(AppendEntriesRequest<TypeConfig>),
+    Vote(VoteRequest<TypeConfig>),
+    PreVote(VoteRequest<TypeConfig>),
+    TransferLeader(TransferLeaderRequest<TypeConfig>),
+    /// A piece of a snapshot, in order; the last is answered when all is installed.
+    Snapshot(VoteOf<TypeConfig>, Section),
+}
+
+/// What a peer answers.
+#[derive(Serialize, Deserialize)]
+#[serde(bound = "")]
+pub(crate) enum PeerTold {
+    Stream(StreamAppendResult<TypeConfig>),
+    Append(AppendEntriesResponse<TypeConfig>),
+    Vote(VoteResponse<TypeConfig>),
+    TransferLeader(TransferLeaderResponse<TypeConfig>),
+    /// More sections, please.
+    More,
+    Installed(SnapshotResponse<TypeConfig>),
+    /// It cannot, and why.
+    Failed(String),
+}
+
+/// Makes clients for openraft.
+#[derive(Clone, Debug)]
+pub(crate) struct Network {
+    pub(crate) cluster: ClusterId,
+    pub(crate) replica: Arc<Replica>,
+}
+
+/// The connection to one peer for one purpose; opened when needed, and again when broken.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    address: String,
+    network: Network,
+    link: Option<Link>,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Peer;
+
+    async fn new_client(&mut self, _target: u64, node: &MemberNode) -> Peer {
+        Peer { address: node.address.clone(), network: self.clone(), link: None }
+    }
+}
+
+impl Peer {
+    async fn link(&mut self) -> Result<Link, RPCError<TypeConfig>> {
+        if let Some(link) = self.link.as_ref().filter(|link| !link.is_broken()) {
+            return Ok(link.clone());
+        }
+        let cluster = self.network.cluster;
+        let link = Link::open(&self.address, cluster, Service::Raft, CONNECT_DEADLINE).await;
+        let link = link.map_err(|error| unreachable(&error))?;
+        Ok(self.link.insert(link).clone())
+    }
+
+    async fn call(
+        &mut self,
+        ask: &PeerAsk,
+        deadline: Duration,
+    ) -> Result<PeerTold, RPCError<TypeConfig>> {
+        let link = self.link().await?;
+        let told = link.call::<_, PeerTold>(ask, deadline).await;
+        told.map_err(|error| {
+            // A late answer must not be waited for by the next call.
+            self.link = None;
+            unreachable(&error)
+        })
+    }
+
+    async fn send_snapshot(
+        &mut self,
+        vote: VoteOf<TypeConfig>,
+        file: SnapshotFile,
+    ) -> Result<SnapshotResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let mut sections = read_ahead(file, Arc::clone(&self.network.replica));
+        let mut told = PeerTold::More;
+        while let Some(section) = sections.recv().await {
+            let section = section.map_err(|error| unreachable(&error))?;
+            let last = matches!(section, Section::End(_));
+            let deadline = if last { INSTALL_DEADLINE } else { SECTION_DEADLINE };
+            told = self.call(&PeerAsk::Snapshot(vote, section), deadline).await?;
+            if !matches!(told, PeerTold::More) {
+                break;
+            }
+        }
+        match told {
+            PeerTold::Installed(response) => Ok(response),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+/// Reads the sections of a snapshot on a thread of its own.
+fn read_ahead(
+    file: SnapshotFile,
+    replica: Arc<Replica>,
+) -> mpsc::Receiver<std::io::Result<Section>> {
+    let (give, sections) = mpsc::channel(SECTIONS_AHEAD);
+    tokio::task::spawn_blocking(move || {
+        let gone = |_| std::io::Error::other("the peer is gone");
+        let done = sections_for_peer(&file, &replica.history, |section| {
+            give.blocking_send(Ok(section)).map_err(gone)
+        });
+        if let Err(error) = done {
+            // If the receiver is gone, this is why.
+            let _ = give.blocking_send(Err(error));
+        }
+    });
+    sections
+}
+
+impl RaftNetworkV2<TypeConfig> for Peer {
+    type SnapshotData = SnapshotFile;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.call(&PeerAsk::Append(rpc), option.soft_ttl()).await? {
+            PeerTold::Append(response) => Ok(response),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<
+            BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>,
+            RPCError<TypeConfig>,
+        >,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let link = self.link().await?;
+            let asked = input.then(move |request| {
+                let link = link.clone();
+                async move { link.ask(&PeerAsk::Stream(request)).await }
+            });
+            let told = asked.map(appended).buffered(APPENDS_IN_FLIGHT_MAX);
+            Ok(until_first_error(told).boxed())
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.call(&PeerAsk::Vote(rpc), option.soft_ttl()).await? {
+            PeerTold::Vote(response) => Ok(response),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.call(&PeerAsk::PreVote(rpc), option.soft_ttl()).await? {
+            PeerTold::Vote(response) => Ok(response),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: VoteOf<TypeConfig>,
+        snapshot: SnapshotOf<TypeConfig, SnapshotFile>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        tracing::info!(peer = self.address, meta = %snapshot.meta, "sending a snapshot");
+        // Each attempt on a new connection: a half-sent one ends with the old.
+        self.link = None;
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = self.send_snapshot(vote, snapshot.snapshot) => sent.map_err(|error| match error {
+                RPCError::Unreachable(error) => StreamingError::Unreachable(error),
+                error => StreamingError::Network(NetworkError::new(&error)),
+            }),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.call(&PeerAsk::TransferLeader(req), option.soft_ttl()).await? {
+            PeerTold::TransferLeader(response) => Ok(response),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+/// The answer to one request of a series.
+async fn appended(
+    pending: Result<Pending, CallError>,
+) -> Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>> {
+    let pending = pending.map_err(|error| unreachable(&error))?;
+    let told = pending.answer::<PeerTold>(APPEND_DEADLINE).await;
+    match told.map_err(|error| unreachable(&error))? {
+        PeerTold::Stream(result) => Ok(result),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Ends a series after its first failure: what follows was refused for the same reason.
+fn until_first_error<'s, T: Send + 's, E: Send + 's, F: Send + 's>(
+    results: impl Stream<Item = Result<Result<T, E>, F>> + Send + 's,
+) -> impl Stream<Item = Result<Result<T, E>, F>> + Send + 's {
+    let results = Box::pin(results);
+    stream::unfold(Some(results), |results| async move {
+        let mut results = results?;
+        let next = results.next().await?;
+        let goes_on = matches!(next, Ok(Ok(_)));
+        Some((next, goes_on.then_some(results)))
+    })
+}
+
+fn unreachable(error: &(impl std::error::Error + 'static)) -> RPCError<TypeConfig> {
+    RPCError::Unreachable(Unreachable::new(error))
+}
+
+fn unexpected(told: &PeerTold) -> RPCError<TypeConfig> {
+    let reason = match told {
+        PeerTold::Failed(reason) => reason.as_str(),
+        PeerTold::Stream(_)
+        | PeerTold::Append(_)
+        | PeerTold::Vote(_)
+        | PeerTold::TransferLeader(_)
+        | PeerTold::More
+        | PeerTold::Installed(_) => "an answer to another question",
+    };
+    RPCError::Unreachable(Unreachable::from_string(reason))
+}

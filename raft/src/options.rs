@@ -1,0 +1,85 @@
+//! What a node is told when it is opened.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::ClusterId;
+
+/// How to open a node.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The data directory. One node's, and no one else's; created if absent.
+    pub dir: PathBuf,
+    /// Where the other nodes reach this one: `host:port`.
+    pub advertise_address: String,
+    /// Where the node comes from.
+    pub start: Start,
+    /// How soon a silent leader is replaced.
+    pub timing: Timing,
+    /// A snapshot is taken after so many entries.
+    pub snapshot_after_entries: u64,
+    /// A snapshot is taken after so many bytes of entries, if that is earlier: entries can be
+    /// of 4 MiB each, and all since the last but one snapshot are kept.
+    pub snapshot_after_bytes: u64,
+    /// The size of a file of the write-ahead log, in bytes.
+    pub wal_segment_bytes: u64,
+}
+
+impl Options {
+    /// The defaults.
+    #[must_use]
+    pub fn new(
+        dir: impl Into<PathBuf>,
+        advertise_address: impl Into<String>,
+        start: Start,
+    ) -> Self {
+        Self {
+            dir: dir.into(),
+            advertise_address: advertise_address.into(),
+            start,
+            timing: Timing::default(),
+            snapshot_after_entries: 200_000,
+            snapshot_after_bytes: 256 * 1024 * 1024,
+            wal_segment_bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// Where a node comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// It founds a cluster, as its node 1 and only voter. The directory must hold no node.
+    Bootstrap,
+    /// It was given an id by [`ask_to_join`](crate::ask_to_join). The directory must hold no
+    /// node.
+    Join {
+        /// Never used before.
+        node_id: u64,
+        /// The cluster that minted it.
+        cluster_id: ClusterId,
+    },
+    /// It was here before. The directory must hold a node.
+    Resume,
+}
+
+/// How soon a silent leader is replaced. The same on all nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// How often a leader lets itself be heard.
+    pub heartbeat: Duration,
+    /// The least time without a leader after which a node stands for election. At least three
+    /// heartbeats.
+    pub election_min: Duration,
+    /// The most, and how long a leader may go on without hearing from its quorum.
+    pub election_max: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(50),
+            election_min: Duration::from_millis(150),
+            election_max: Duration::from_millis(300),
+        }
+    }
+}

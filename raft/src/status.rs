@@ -1,0 +1,125 @@
+//! The node and its cluster, as this node sees them.
+
+use std::time::{Duration, Instant};
+
+use openraft::Instant as _;
+use openraft::async_runtime::WatchReceiver;
+
+use crate::ClusterId;
+use crate::node::Inner;
+use crate::proposals::ProposalCounts;
+
+/// The node and its cluster, as this node sees them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// This node.
+    pub node: u64,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Its term.
+    pub term: u64,
+    /// The leader, if this node knows one.
+    pub leader: Option<u64>,
+    /// Whether this node leads; see [`Leadership::leads`](crate::Leadership::leads).
+    pub leads: bool,
+    /// The last entry in its log.
+    pub last_index: u64,
+    /// The last entry that it knows to be committed.
+    pub committed_index: u64,
+    /// The last entry that it has applied.
+    pub applied_index: u64,
+    /// The last entry that its newest snapshot covers.
+    pub snapshot_index: u64,
+    /// The last entry that is purged from its log.
+    pub purged_index: u64,
+    /// How long ago it heard the leader, or as leader its quorum.
+    pub last_contact: Option<Duration>,
+    /// Whether a quorum answers, as far as it can tell.
+    pub quorate: bool,
+    /// Every node of the cluster, by id.
+    pub members: Vec<Member>,
+    /// What became of the proposals made through this node as leader.
+    pub proposals: ProposalCounts,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Never used again once it is removed.
+    pub id: u64,
+    /// Where it listens.
+    pub address: String,
+    /// Whether it has a vote.
+    pub voter: bool,
+    /// Whether it is to get a vote once it has caught up, or has one by that.
+    pub wants_vote: bool,
+    /// The last entry that it is known to have; known to the leader only.
+    pub matched_index: Option<u64>,
+}
+
+impl Inner {
+    /// What this node knows.
+    pub(crate) fn status(&self) -> Status {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let index = |id: &Option<crate::types::LogId>| id.as_ref().map_or(0, |id| id.index);
+        let leads = self.leadership.borrow().leads;
+        let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
+        let acked = metrics.last_quorum_acked.as_ref().map(|acked| acked.elapsed());
+        let alone = voters == [self.id];
+        let last_contact = if metrics.state.is_leader() { acked } else { self.contact.age() };
+        let fresh = last_contact.is_some_and(|age| age <= 2 * self.election_max);
+        let members = metrics.membership_config.membership().nodes().map(|(&id, node)| {
+            let matched = metrics.replication.as_ref().and_then(|all| all.get(&id));
+            Member {
+                id,
+                address: node.address.clone(),
+                voter: voters.contains(&id),
+                wants_vote: node.wants_vote,
+                matched_index: matched.and_then(|matched| matched.as_ref().map(|id| id.index)),
+            }
+        });
+        Status {
+            node: self.id,
+            cluster: self.cluster,
+            term: metrics.current_term,
+            leader: metrics.current_leader,
+            leads,
+            last_index: metrics.last_log_index.unwrap_or(0),
+            committed_index: index(&metrics.local_committed),
+            applied_index: self.replica.applied.borrow().0,
+            snapshot_index: index(&metrics.snapshot),
+            purged_index: index(&metrics.purged),
+            last_contact,
+            quorate: metrics.running_state.is_ok()
+                && metrics.current_leader.is_some()
+                && (fresh || (alone && leads)),
+            members: members.collect(),
+            proposals: self.proposals.counts(),
+        }
+    }
+}
+
+/// When the leader was last heard.
+#[derive(Debug)]
+pub(crate) struct Contact {
+    start: Instant,
+    /// Milliseconds after the start, plus one; 0 for never.
+    last: std::sync::atomic::AtomicU64,
+}
+
+impl Contact {
+    pub(crate) fn new() -> Self {
+        Self { start: Instant::now(), last: std::sync::atomic::AtomicU64::new(0) }
+    }
+
+    /// Notes that the leader is heard now.
+    pub(crate) fn note(&self) {
+        let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        self.last.store(now + 1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn age(&self) -> Option<Duration> {
+        let last = self.last.load(std::sync::atomic::Ordering::Relaxed).checked_sub(1)?;
+        Some(self.start.elapsed().saturating_sub(Duration::from_millis(last)))
+    }
+}

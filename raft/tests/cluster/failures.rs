@@ -1,0 +1,1 @@
+//! Nodes that go down and come back.

@@ -1,0 +1,1 @@
+//! Finished runs, snapshots and the purging of the log.

@@ -1,0 +1,10 @@
+//! Nodes of one cluster in one process: real sockets on the loopback, real files in temporary
+//! directories. Each node has a runtime of its own, so that it can be killed.
+
+mod failures;
+mod harness;
+mod history;
+mod membership;
+mod refusals;
+mod single;
+mod three;
