@@ -36,16 +36,21 @@ pub trait Backend: Send + Sync + 'static {
     fn with_state(&self, look: &mut dyn FnMut(&State));
 
     /// Every change from now on, in order, as `(entry, event)`. A receiver that lags is told.
+    /// A change is told only once [`with_state`](Self::with_state) shows it, and this does not
+    /// fall behind what it shows by more than a moment: whoever waits is woken by it.
     fn events(&self) -> broadcast::Receiver<(LogIndex, Event)>;
 
-    /// A finished run that left the live state.
+    /// A finished run that left the live state. Must be here by the time that
+    /// [`with_state`](Self::with_state) no longer shows it: a run is in both rather than in
+    /// neither.
     ///
     /// # Errors
     ///
     /// If the history cannot be read.
     fn finished_run(&self, run: RunId) -> Result<Option<Retired>, StoreError>;
 
-    /// Finished runs that left the live state, newest first.
+    /// Finished runs that left the live state, newest first by `(created at, id)`. Fewer than
+    /// the limit means that there are no more.
     ///
     /// # Errors
     ///

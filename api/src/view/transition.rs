@@ -1,0 +1,144 @@
+//! What happened in a run, in the order of the log.
+
+use quorate_model::{AttemptRecord, Flight, Mark, Name, Retired, Task, UnixMs, WorkerId};
+use serde::{Deserialize, Serialize};
+
+use super::{AttemptState, AttemptView, RunState, TaskState};
+use crate::time::Time;
+
+/// What happened. In this order where one entry did several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Transition {
+    /// The run was submitted.
+    #[serde(rename = "run.created")]
+    RunCreated,
+    /// An attempt was assigned to a worker.
+    #[serde(rename = "attempt.assigned")]
+    AttemptAssigned,
+    /// The end of an attempt was recorded.
+    #[serde(rename = "attempt.ended")]
+    AttemptEnded,
+    /// A task ended for good.
+    #[serde(rename = "task.ended")]
+    TaskEnded,
+    /// A task could start. Of several times, the last alone is remembered.
+    #[serde(rename = "task.ready")]
+    TaskReady,
+    /// The run ended.
+    #[serde(rename = "run.ended")]
+    RunEnded,
+}
+
+/// A transition of a run or of a task of it. Derived from what the state remembers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransitionView {
+    /// The entry.
+    pub index: u64,
+    /// When it was proposed, by the leader's clock.
+    pub at: Time,
+    /// What happened.
+    pub event: Transition,
+    /// To which task; absent if to the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Name>,
+    /// Its position in the workflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u32>,
+    /// Which try it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// Who had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerId>,
+    /// Its fencing token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<u64>,
+    /// What the attempt, the task or the run came to, where it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+}
+
+/// Where a transition stands among those of its run. Unlike a count of those before, it stays
+/// when more come.
+pub(crate) type Place = (u64, Transition, u32, u32);
+
+impl TransitionView {
+    /// Every transition of a run that is remembered, in order.
+    pub(crate) fn all(found: &Retired) -> Vec<Self> {
+        let Retired { run, definition, .. } = found;
+        let mut all = vec![Self::new(run.created, Transition::RunCreated)];
+        for ((task, said), position) in run.tasks.iter().zip(&definition.tasks).zip(0..) {
+            let of_task = Self::of_task(task);
+            let named = of_task.map(|transition| Self {
+                task: Some(said.id.clone()),
+                position: Some(position),
+                ..transition
+            });
+            all.extend(named);
+        }
+        if let quorate_model::RunStatus::Ended { mark, .. } = run.status {
+            let state = Some(RunState::from(&run.status).to_string());
+            all.push(Self { state, ..Self::new(mark, Transition::RunEnded) });
+        }
+        all.sort_by_key(Self::place);
+        all
+    }
+
+    fn of_task(task: &Task) -> impl Iterator<Item = Self> {
+        let ready = task.ready.map(|mark| Self::new(mark, Transition::TaskReady));
+        let records = task.attempts.iter().flat_map(Self::of_record);
+        let in_flight = task.flight().map(|flight| {
+            let Flight { attempt, worker, token, assigned_at, .. } = *flight;
+            Self::assigned(attempt.0, worker, token.0, assigned_at)
+        });
+        let ended = task.ended.map(|mark| {
+            let state = Some(TaskState::from(&task.status).to_string());
+            Self { state, ..Self::new(mark, Transition::TaskEnded) }
+        });
+        ready.into_iter().chain(records).chain(in_flight).chain(ended)
+    }
+
+    fn of_record(record: &AttemptRecord) -> [Self; 2] {
+        let AttemptRecord { attempt, worker, token, assigned_at, ended, .. } = *record;
+        let assigned = Self::assigned(attempt.0, worker, token.0, assigned_at);
+        let state = AttemptView::ended(record).state;
+        let ended = Self {
+            index: ended.index.0,
+            at: Time(ended.at),
+            event: Transition::AttemptEnded,
+            state: Some(AttemptState::text(state).to_owned()),
+            ..assigned.clone()
+        };
+        [assigned, ended]
+    }
+
+    fn assigned(attempt: u32, worker: WorkerId, token: u64, at: UnixMs) -> Self {
+        // The token is the index of the entry that assigned it.
+        let mark = Mark { index: quorate_model::LogIndex(token), at };
+        Self {
+            attempt: Some(attempt),
+            worker: Some(worker),
+            token: Some(token),
+            ..Self::new(mark, Transition::AttemptAssigned)
+        }
+    }
+
+    fn new(mark: Mark, event: Transition) -> Self {
+        Self {
+            index: mark.index.0,
+            at: Time(mark.at),
+            event,
+            task: None,
+            position: None,
+            attempt: None,
+            worker: None,
+            token: None,
+            state: None,
+        }
+    }
+
+    /// Where it stands among the others.
+    pub(crate) fn place(&self) -> Place {
+        (self.index, self.event, self.position.unwrap_or(0), self.attempt.unwrap_or(0))
+    }
+}

@@ -1,0 +1,249 @@
+//! What a workflow looks like.
+
+use std::collections::BTreeMap;
+
+use quorate_model::workflow::{
+    Definition, Param, ParamKind, Retry, TaskDefinition, TriggerRule, Version,
+};
+use quorate_model::{Json, Name};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::both;
+use crate::error::Fault;
+use crate::time::{Span, Time};
+
+/// A workflow in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkflowSummary {
+    /// Unique.
+    pub name: Name,
+    /// The newest.
+    pub version: u32,
+    /// For people.
+    pub description: String,
+    /// For filters.
+    pub labels: BTreeMap<Name, String>,
+    /// How many it has.
+    pub tasks: usize,
+    /// When the newest version was put.
+    pub updated_at: Time,
+    /// The entry that put it.
+    pub index: u64,
+}
+
+impl WorkflowSummary {
+    pub(crate) fn of(name: &Name, number: u32, version: &Version, said: &Definition) -> Self {
+        Self {
+            name: name.clone(),
+            version: number,
+            description: said.description.clone(),
+            labels: said.labels.clone(),
+            tasks: said.tasks.len(),
+            updated_at: Time(version.created_at),
+            index: version.created_index.0,
+        }
+    }
+}
+
+/// A version in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionSummary {
+    /// From 1.
+    pub version: u32,
+    /// When it was put.
+    pub created_at: Time,
+    /// The entry that put it.
+    pub index: u64,
+    /// How many tasks it has.
+    pub tasks: usize,
+}
+
+/// A version of a workflow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkflowView {
+    /// Unique.
+    pub name: Name,
+    /// Which version this is.
+    pub version: u32,
+    /// For people.
+    pub description: String,
+    /// For filters.
+    pub labels: BTreeMap<Name, String>,
+    /// What a run may be given.
+    pub params: BTreeMap<Name, ParamView>,
+    /// For every task.
+    pub env: BTreeMap<String, String>,
+    /// How long a run may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
+    /// The same in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// The DAG.
+    pub tasks: Vec<TaskDefinitionView>,
+    /// Templates of what a run puts out.
+    pub outputs: BTreeMap<Name, String>,
+    /// When this version was put.
+    pub created_at: Time,
+    /// The entry that put it.
+    pub index: u64,
+    /// The document as it was submitted.
+    pub source: String,
+}
+
+impl WorkflowView {
+    pub(crate) fn of(name: Name, number: u32, version: &Version, said: &Definition) -> Self {
+        let (timeout, timeout_ms) = both(said.timeout);
+        let params = said.params.iter().map(|(name, param)| (name.clone(), param.into()));
+        Self {
+            name,
+            version: number,
+            description: said.description.clone(),
+            labels: said.labels.clone(),
+            params: params.collect(),
+            env: said.env.clone(),
+            timeout,
+            timeout_ms,
+            tasks: said.tasks.iter().map(|task| TaskDefinitionView::of(task, said)).collect(),
+            outputs: said.outputs.clone(),
+            created_at: Time(version.created_at),
+            index: version.created_index.0,
+            source: said.source.clone(),
+        }
+    }
+}
+
+/// A parameter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParamView {
+    /// What values it takes.
+    #[serde(rename = "type")]
+    pub kind: ParamKind,
+    /// Its value where a run gives none; without one, a run must.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<Value>,
+    /// For people.
+    pub description: String,
+}
+
+impl From<&Param> for ParamView {
+    fn from(param: &Param) -> Self {
+        let default = param.default.as_ref().map(Json::value);
+        Self { kind: param.kind, default, description: param.description.clone() }
+    }
+}
+
+/// A node of the DAG.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskDefinitionView {
+    /// Unique within the workflow.
+    pub id: Name,
+    /// For people; the id where the workflow gives none.
+    pub title: String,
+    /// What carries it out, as `run`.
+    pub kind: Name,
+    /// What the kind is told.
+    pub params: Value,
+    /// Its predecessors.
+    pub needs: Vec<Name>,
+    /// What they must have come to.
+    pub trigger_rule: TriggerRule,
+    /// Added to the workflow's.
+    pub env: BTreeMap<String, String>,
+    /// What happens after a failure.
+    pub retry: RetryView,
+    /// How long one attempt may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
+    /// The same in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// Labels that the worker must have.
+    pub runs_on: BTreeMap<Name, String>,
+    /// Files that are kept with the run.
+    pub artifacts: Vec<String>,
+}
+
+impl TaskDefinitionView {
+    fn of(task: &TaskDefinition, workflow: &Definition) -> Self {
+        let (timeout, timeout_ms) = both(task.timeout);
+        let id = |&need: &u32| workflow.tasks.get(need as usize).map(|need| need.id.clone());
+        Self {
+            id: task.id.clone(),
+            title: if task.title.is_empty() { task.id.to_string() } else { task.title.clone() },
+            kind: task.kind.clone(),
+            params: task.params.value(),
+            needs: task.needs.iter().filter_map(id).collect(),
+            trigger_rule: task.trigger_rule,
+            env: task.env.clone(),
+            retry: task.retry.into(),
+            timeout,
+            timeout_ms,
+            runs_on: task.runs_on.clone(),
+            artifacts: task.artifacts.clone(),
+        }
+    }
+}
+
+/// What happens after an attempt failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryView {
+    /// Attempts after the first.
+    pub limit: u32,
+    /// Before the first retry.
+    pub delay: String,
+    /// The same in milliseconds.
+    pub delay_ms: u64,
+    /// What the delay is multiplied by after each, in thousandths.
+    pub backoff_permille: u32,
+    /// The delay never exceeds this.
+    pub max_delay: String,
+    /// The same in milliseconds.
+    pub max_delay_ms: u64,
+}
+
+impl From<Retry> for RetryView {
+    fn from(retry: Retry) -> Self {
+        let Retry { limit, delay, backoff_permille, max_delay } = retry;
+        Self {
+            limit,
+            delay: Span(delay).to_string(),
+            delay_ms: delay.0,
+            backoff_permille,
+            max_delay: Span(max_delay).to_string(),
+            max_delay_ms: max_delay.0,
+        }
+    }
+}
+
+/// The answer to putting a workflow. The same to every repeat of the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Put {
+    /// What it is called.
+    pub name: Name,
+    /// Its newest version now.
+    pub version: u32,
+    /// Whether that version is new.
+    pub changed: bool,
+    /// What is odd, though not wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Fault>,
+}
+
+/// What there is to say of a document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Validity {
+    /// Whether it could be put.
+    pub valid: bool,
+    /// What the workflow is called, if it is valid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Name>,
+    /// How many tasks it has, if it is valid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<usize>,
+    /// What is wrong.
+    pub errors: Vec<Fault>,
+    /// What is odd, though not wrong.
+    pub warnings: Vec<Fault>,
+}
