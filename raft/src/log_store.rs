@@ -56,10 +56,11 @@ impl LogStore {
     /// See [`OpenError`]; above all if log and identity are not of the same age.
     pub fn open_as(identity: &Identity, options: WalOptions) -> Result<Self, OpenError> {
         let dir = identity.dir().join("wal");
-        if !identity.is_new() && !dir.is_dir() {
+        let disk = directory(&dir)?;
+        if !identity.is_new() && !Opened::is_there(&*disk)? {
             return Err(IdentityError::LogMissing { path: dir }.into());
         }
-        let opened = Opened::read(directory(&dir)?, identity.owner(), options)?;
+        let opened = Opened::read(disk, identity.owner(), options)?;
         identity.check_log(opened.incarnation(), opened.last())?;
 
         // The log first: the identity may be one behind the log, never before it.

@@ -204,6 +204,11 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
+    /// Whether `disk` holds a log at all.
+    pub(crate) fn is_there(disk: &dyn Disk) -> Result<bool, OpenError> {
+        recovery::segment_numbers(disk).map(|numbers| !numbers.is_empty())
+    }
+
     /// Reads the log on `disk`; makes one if there is none.
     pub(crate) fn read(
         disk: Arc<dyn Disk>,

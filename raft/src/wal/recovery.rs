@@ -61,7 +61,7 @@ pub(super) fn recover(
 }
 
 /// The numbers of all segments, which must follow one another.
-fn segment_numbers(disk: &dyn Disk) -> Result<Vec<u64>, OpenError> {
+pub(super) fn segment_numbers(disk: &dyn Disk) -> Result<Vec<u64>, OpenError> {
     let names = disk.list().map_err(|source| OpenError::io("listing", disk.path(""), source))?;
     let mut numbers: Vec<u64> =
         names.iter().filter_map(|name| segment::file_number(name)).collect();

@@ -217,7 +217,7 @@ impl Writer {
     }
 
     fn is_purged(&self, sealed: &Sealed) -> bool {
-        sealed.index_max <= self.state.purged.map(|purged| purged.index)
+        self.state.purged.is_some_and(|purged| sealed.index_max <= Some(purged.index))
     }
 
     /// Deletes the oldest segment if all of its entries are purged; tells whether it did.

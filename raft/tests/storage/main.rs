@@ -2,4 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+mod commit;
+mod crash;
+mod identity;
+mod model;
+mod sim_disk;
 mod suite;

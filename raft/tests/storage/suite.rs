@@ -19,15 +19,22 @@ type Snap = Snapshot<LeaderId, u64, MemberNode, ()>;
 
 /// A state machine that remembers how far it came, and nothing else.
 #[derive(Clone, Debug, Default)]
-struct Marker(Arc<Mutex<(Option<LogId>, StoredMembership, Option<Meta>)>>);
+struct Marker(Arc<Mutex<Marks>>);
+
+#[derive(Debug, Default)]
+struct Marks {
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    snapshot: Option<Meta>,
+}
 
 impl RaftSnapshotBuilder<TypeConfig> for Marker {
     type SnapshotData = ();
 
     async fn build_snapshot(&mut self) -> Result<Snap, io::Error> {
-        let mut marker = self.0.lock().unwrap();
-        let meta = Meta { last_log_id: marker.0, last_membership: marker.1.clone() };
-        marker.2 = Some(meta.clone());
+        let mut marks = self.0.lock().unwrap();
+        let meta = Meta { last_log_id: marks.applied, last_membership: marks.membership.clone() };
+        marks.snapshot = Some(meta.clone());
         Ok(Snap { meta, snapshot: () })
     }
 }
@@ -37,8 +44,8 @@ impl RaftStateMachine<TypeConfig> for Marker {
     type SnapshotBuilder = Self;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
-        let marker = self.0.lock().unwrap();
-        Ok((marker.0, marker.1.clone()))
+        let marks = self.0.lock().unwrap();
+        Ok((marks.applied, marks.membership.clone()))
     }
 
     async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
@@ -46,10 +53,10 @@ impl RaftStateMachine<TypeConfig> for Marker {
         S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
-            let mut marker = self.0.lock().unwrap();
-            marker.0 = Some(entry.log_id);
+            let mut marks = self.0.lock().unwrap();
+            marks.applied = Some(entry.log_id);
             if let EntryPayload::Membership(membership) = entry.payload {
-                marker.1 = StoredMembership::new(Some(entry.log_id), membership);
+                marks.membership = StoredMembership::new(Some(entry.log_id), membership);
             }
             if let Some(responder) = responder {
                 responder.send(Vec::new());
@@ -63,13 +70,16 @@ impl RaftStateMachine<TypeConfig> for Marker {
     }
 
     async fn install_snapshot(&mut self, meta: &Meta, (): ()) -> Result<(), io::Error> {
-        let mut marker = self.0.lock().unwrap();
-        *marker = (meta.last_log_id, meta.last_membership.clone(), Some(meta.clone()));
+        *self.0.lock().unwrap() = Marks {
+            applied: meta.last_log_id,
+            membership: meta.last_membership.clone(),
+            snapshot: Some(meta.clone()),
+        };
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snap>, io::Error> {
-        Ok(self.0.lock().unwrap().2.clone().map(|meta| Snap { meta, snapshot: () }))
+        Ok(self.0.lock().unwrap().snapshot.clone().map(|meta| Snap { meta, snapshot: () }))
     }
 }
 
