@@ -3,6 +3,8 @@
 //! `UPDATE_GOLDENFILES=1 cargo test -p quorate-api --test spec` writes the outputs anew; read
 //! the difference.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,8 @@
 //! The limits of workflow files: each is kept at the limit, and refused one above; and no
 //! document, however broken, brings the parser down.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 

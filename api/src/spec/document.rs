@@ -7,7 +7,9 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use serde_saphyr::granit_parser::{self as yaml, Event, Parser, ScalarStyle, ScanError, Tag};
+use serde_saphyr::granit_parser::{
+    self as yaml, ErrorKind, Event, Parser, ScalarStyle, ScanError, Tag,
+};
 
 use super::{Code, Diagnostic, Severity, Span};
 
@@ -138,16 +140,17 @@ fn malformed(text: &str, error: &ScanError) -> Diagnostic {
     let span = place(&yaml::Span::empty(*error.marker())).span;
     let found = refusal(Code::Syntax, error.info(), span);
     let line = text.lines().nth(span.line.saturating_sub(1) as usize).unwrap_or("");
-    match error.kind() {
-        yaml::ErrorKind::TabNotAllowed
-        | yaml::ErrorKind::TabInBlockIndentation
-        | yaml::ErrorKind::TabInIndentation => found.with_help("indent with spaces"),
-        _ if line.contains("${{") => {
-            found.with_help("put the template into quotes: \"${{ ... }}\"")
-        }
-        yaml::ErrorKind::MappingValueNotAllowed => found
-            .with_help("put a text with a colon into quotes, or on a line of its own behind `|`"),
-        _ => found,
+    if matches!(
+        error.kind(),
+        ErrorKind::TabNotAllowed | ErrorKind::TabInBlockIndentation | ErrorKind::TabInIndentation
+    ) {
+        found.with_help("indent with spaces")
+    } else if line.contains("${{") {
+        found.with_help("put the template into quotes: \"${{ ... }}\"")
+    } else if matches!(error.kind(), ErrorKind::MappingValueNotAllowed) {
+        found.with_help("put a text with a colon into quotes, or on a line of its own behind `|`")
+    } else {
+        found
     }
 }
 
@@ -202,6 +205,7 @@ enum Content<'t> {
 }
 
 impl<'t> Builder<'t> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the library's other events say nothing")]
     fn take(&mut self, event: Event<'t>, place: Place, at_tag: Place) -> Result<(), Diagnostic> {
         match event {
             Event::DocumentStart(..) => {

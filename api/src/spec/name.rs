@@ -53,8 +53,9 @@ pub(super) fn any(text: &str) -> Result<Name, String> {
 
 /// The name of an environment variable that a task may be given.
 pub(super) fn variable(text: &str) -> Result<(), String> {
-    if text.starts_with("QUORATE_") {
-        return Err(format!("{text:?} is set by Quorate itself; choose a name of your own"));
+    // What workers refuse: LD_* could have a task run code before its program does.
+    if text.starts_with("QUORATE_") || text.starts_with("LD_") {
+        return Err(format!("{text:?} cannot be set: QUORATE_* and LD_* are reserved"));
     }
     if is_identifier(text) && text.len() <= NAME_BYTES_MAX {
         return Ok(());

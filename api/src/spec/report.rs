@@ -14,9 +14,9 @@ pub(super) enum Path<'p> {
     /// The document.
     Root,
     /// The value of a key, as written.
-    Key(&'p Path<'p>, &'p str),
+    Key(&'p Self, &'p str),
     /// An item of a list.
-    Index(&'p Path<'p>, usize),
+    Index(&'p Self, usize),
 }
 
 impl Path<'_> {

@@ -338,7 +338,9 @@ fn kind(node: &Node<'_>) -> &'static str {
             serde_json::Value::Null => "nothing",
             serde_json::Value::Bool(_) => "a boolean",
             serde_json::Value::Number(_) => "a number",
-            _ => "a text",
+            serde_json::Value::String(_)
+            | serde_json::Value::Array(_)
+            | serde_json::Value::Object(_) => "a text",
         },
     }
 }

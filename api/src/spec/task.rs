@@ -19,11 +19,11 @@ const ARTIFACTS_MAX: usize = 100;
 /// Bytes of the path of such a file.
 const ARTIFACT_BYTES_MAX: usize = 512;
 
-/// Words of the command that a script is given to.
-const SHELL_WORDS_MAX: usize = 16;
+/// Bytes of a script, as workers take them.
+const SCRIPT_BYTES_MAX: usize = 1024 * 1024;
 
-/// Bytes of such a word.
-const SHELL_WORD_BYTES_MAX: usize = 512;
+/// Bytes of the command that scripts are given to: every task keeps a copy of the default.
+const SHELL_BYTES_MAX: usize = 1024;
 
 /// The largest factor that delays may grow by: more is a slip.
 const BACKOFF_MAX: f64 = 100.0;
@@ -252,6 +252,10 @@ fn script<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>, index: usize) -> &'n 
     {
         reader.bad_value(item, Code::BadValue, "`run` is empty".to_owned());
     }
+    if text.len() > SCRIPT_BYTES_MAX {
+        let message = format!("`run` takes {} bytes; {SCRIPT_BYTES_MAX} is the most", text.len());
+        reader.bad_value(item, Code::Limit, message);
+    }
     reader.template(item, text, Role::Script(index));
     text
 }
@@ -411,32 +415,34 @@ impl<'n> Reader<'n> {
         env
     }
 
-    /// What a script is given to: `bash`, `sh`, `python`, a path or a command.
+    /// What a script is given to: a program by its name or path, or a command as words.
     pub(super) fn shell(&mut self, item: Item<'n, '_>, role: Role) -> serde_json::Value {
         let mut words = Vec::new();
-        self.one_or_more(item, "bash, sh, python, a path or a list of words", |reader, item| {
+        self.one_or_more(item, "a program or a list of words", |reader, item| {
             let Some(word) = reader.text(item) else { return };
-            if word.is_empty() || word.len() > SHELL_WORD_BYTES_MAX {
-                let message = format!("a word of `shell` has 1 to {SHELL_WORD_BYTES_MAX} bytes");
-                reader.bad_value(item, Code::BadValue, message);
-            }
             reader.template(item, word, role);
             words.push(word);
         });
+        let bytes: usize = words.iter().map(|word| word.len()).sum();
+        if bytes > SHELL_BYTES_MAX {
+            let message = format!("`shell` takes {bytes} bytes; {SHELL_BYTES_MAX} is the most");
+            self.bad_value(item, Code::Limit, message);
+        } else if words.first().is_none_or(|program| program.is_empty()) {
+            self.bad_value(item, Code::BadValue, "`shell` names no program".to_owned());
+        }
         if let Value::List(_) = item.node.value {
-            if words.is_empty() || words.len() > SHELL_WORDS_MAX {
-                let message = format!("`shell` has 1 to {SHELL_WORDS_MAX} words");
-                self.bad_value(item, Code::BadValue, message);
-            }
             return json!(words);
         }
-        let word = words.pop().unwrap_or("bash");
-        if !matches!(word, "bash" | "sh" | "python") && !word.starts_with('/') {
-            let message = format!("{word:?} is no shell known by name");
-            let help = format!("known are bash, sh and python; or give a path, or `[{word}, -e]`");
+        let program = words.pop().unwrap_or_default();
+        let is_program = program.starts_with('/') || !program.contains('/');
+        if !is_program || program.contains(char::is_whitespace) {
+            let message =
+                format!("{program:?} is neither a name nor an absolute path of a program");
+            let list: Vec<&str> = program.split_whitespace().collect();
+            let help = format!("to give it arguments, say `shell: [{}]`", list.join(", "));
             let place = item.node.place;
             self.report.error_with_help(Code::BadValue, place, &item.path, message, help);
         }
-        json!(word)
+        json!(program)
     }
 }
