@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::wal::Owner;
-use crate::wal::disk::sync_directory;
+use crate::wal::disk::{create_directory, sync_directory};
 
 const FILE: &str = "identity";
 const TEMPORARY_FILE: &str = "identity.new";
@@ -230,7 +230,7 @@ impl Identity {
     /// See [`IdentityError`]; above all if a node lives or has lived there.
     pub fn create(dir: &Path, cluster: ClusterId, node: u64) -> Result<Self, IdentityError> {
         let failed = |source| IdentityError::Io { action: "making", path: dir.to_owned(), source };
-        fs::create_dir_all(dir).map_err(failed)?;
+        create_directory(dir).map_err(failed)?;
         let lock = lock(dir)?;
         let path = dir.join(FILE);
         if path.exists() {

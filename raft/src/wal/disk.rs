@@ -92,16 +92,27 @@ impl Directory {
     ///
     /// As the operating system says.
     pub fn open(path: &Path) -> io::Result<Self> {
-        if !path.is_dir() {
-            fs::create_dir_all(path)?;
-            // A relative path of one component has the empty path for a parent.
-            match path.parent() {
-                Some(parent) if parent != Path::new("") => sync_directory(parent)?,
-                Some(_) | None => sync_directory(Path::new("."))?,
-            }
-        }
+        create_directory(path)?;
         Ok(Self { path: path.to_owned() })
     }
+}
+
+/// Makes a directory and those above it, durably, unless they are there.
+pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    // A relative path of one component has the empty path for a parent.
+    let parent = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        Some(_) | None => Path::new("."),
+    };
+    create_directory(parent)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    sync_directory(parent)
 }
 
 /// Makes the entries of a directory durable.

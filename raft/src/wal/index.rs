@@ -103,12 +103,11 @@ impl Index {
         if self.state.last.map(|last| last.index) <= after {
             return Ok(None);
         }
-        let purged = self.state.purged;
-        if after < purged.map(|purged| purged.index) {
-            return Err(WalError::Purged);
+        if let Some(index) = self.state.floor().filter(|index| after < Some(*index)) {
+            return Err(WalError::Committed { index });
         }
 
-        let kept = after.and_then(|after| self.position(after)).or(purged);
+        let kept = after.and_then(|after| self.position(after)).or(self.state.purged);
         self.cut(kept);
         Ok(Some(Record::Truncate(kept)))
     }
@@ -288,7 +287,7 @@ mod tests {
         assert_eq!(index.first(), None);
         index.append(entry(2, 10), None).expect("no gap");
         assert_eq!(indexes(&index, 0..100), [10]);
-        assert!(matches!(index.truncate(Some(8)), Err(WalError::Purged)));
+        assert!(matches!(index.truncate(Some(8)), Err(WalError::Committed { index: 9 })));
         index.truncate(Some(9)).expect("10 is not purged");
         assert_eq!(index.state.last.map(|last| last.index), Some(9));
     }

@@ -24,7 +24,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::{mpsc, watch};
@@ -151,9 +151,12 @@ pub enum WalError {
         /// Of its payload.
         bytes: usize,
     },
-    /// Purged entries are committed and stay so.
-    #[error("the log cannot be cut off below what is purged")]
-    Purged,
+    /// The entry is committed, and so are all before it: that they stay is what Raft promises.
+    #[error("entry {index} is committed and cannot be cut off")]
+    Committed {
+        /// The last one that is.
+        index: u64,
+    },
     /// An entry could not be read back from disk.
     #[error("entry {index} cannot be read back: {what}")]
     Unreadable {
@@ -341,7 +344,7 @@ impl Wal {
     ///
     /// # Errors
     ///
-    /// If the log has failed, or entries that are purged would go.
+    /// If the log has failed, or entries that are committed would go.
     pub async fn truncate(&self, after: Option<u64>) -> Result<(), WalError> {
         self.record(|index| index.truncate(after)).await
     }
@@ -398,8 +401,7 @@ impl Wal {
     }
 
     fn failed(&self) -> WalError {
-        let cause = self.shared.fatal.borrow().clone();
-        WalError::Failed(cause.unwrap_or_else(|| "the writer of the log panicked".to_owned()))
+        WalError::Failed(self.shared.fatal.borrow().clone().unwrap_or_default())
     }
 
     /// The entries of `range` that there are; no more once they take `bytes_max`, but at least
@@ -448,6 +450,6 @@ impl Wal {
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
-        self.shared.index.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.index.lock().expect("nobody panics with the index in hand")
     }
 }

@@ -44,8 +44,8 @@ impl LogState {
         }
     }
 
-    /// The index below which nothing can be missing from a log that is whole: known to be
-    /// committed, so that no leader may have it cut off again, and durable here.
+    /// The last entry that is here and known to be committed. No leader may have it cut off
+    /// again, so a log that once held it and ends before it has lost something.
     pub(super) fn floor(&self) -> Option<u64> {
         let last = self.last.map(|last| last.index);
         let committed = self.committed.map(|committed| committed.index).min(last);

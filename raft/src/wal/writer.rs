@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
 
 use tokio::sync::{mpsc, watch};
 
@@ -274,8 +275,16 @@ impl Writer {
         WalError::Failed(cause.unwrap_or_default())
     }
 
-    fn index(&self) -> std::sync::MutexGuard<'_, Index> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().expect("nobody panics with the index in hand")
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.fail(&io::Error::other("the writer panicked"));
+        }
     }
 }
 

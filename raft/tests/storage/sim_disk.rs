@@ -155,24 +155,28 @@ impl Cut {
     }
 
     fn images(&self, random: &mut impl FnMut() -> u64) -> Vec<Image> {
+        let mut images = self.images_named(&self.names, random);
+        if self.names != self.names_pending {
+            images.extend(self.images_named(&self.names_pending, random));
+        }
+        images
+    }
+
+    fn images_named(&self, names: &[String], random: &mut impl FnMut() -> u64) -> Vec<Image> {
         let mut images = Vec::new();
+        let mut add = |keep: &mut dyn FnMut(&Half) -> Vec<u8>| {
+            let file = |name: &String| (name.clone(), keep(&self.files[name]));
+            images.push(names.iter().map(file).collect());
+        };
         let most = self.files.values().map(|half| half.pending.len()).max().unwrap_or(0);
-        let lists = [&self.names, &self.names_pending];
-        for names in &lists[..if self.names == self.names_pending { 1 } else { 2 }] {
-            let image = |keep: &mut dyn FnMut(&Half) -> Vec<u8>| -> Image {
-                names.iter().map(|name| (name.clone(), keep(&self.files[name]))).collect()
-            };
-            for kept in 0..=most {
-                images.push(image(&mut |half| half.keep(|at| at < kept, usize::MAX)));
-            }
-            if most > 0 {
-                let partial = usize::try_from(random()).unwrap() % SECTOR_BYTES;
-                images.push(image(&mut |half| half.keep(|_| true, partial)));
-                for _ in 0..3 {
-                    images.push(image(&mut |half| {
-                        half.keep(|_| random().is_multiple_of(2), usize::MAX)
-                    }));
-                }
+        for kept in 0..=most {
+            add(&mut |half| half.keep(|at| at < kept, usize::MAX));
+        }
+        if most > 0 {
+            let partial = usize::try_from(random()).unwrap() % SECTOR_BYTES;
+            add(&mut |half| half.keep(|_| true, partial));
+            for _ in 0..3 {
+                add(&mut |half| half.keep(|_| random().is_multiple_of(2), usize::MAX));
             }
         }
         images
