@@ -161,7 +161,7 @@ const WALLS: &[Wall] = &[
     },
     Wall {
         within: "raft/src/wal/",
-        never: &["openraft::", "quorate_model::", "tokio::"],
+        never: &["openraft::", "quorate_model::"],
         but: &[],
         why: "the log on disk knows records and bytes, not what they mean",
     },

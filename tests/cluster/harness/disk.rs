@@ -96,3 +96,24 @@ fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Err(format!("{program} {}: {said}", arguments.join(" ")))
 }
+
+/// The method itself: without this, a power cut that loses nothing would prove nothing.
+#[test]
+fn a_power_cut_keeps_what_was_synced_and_loses_what_was_not() {
+    let folder = super::cluster::folder();
+    let disk = match Disk::create(folder.path(), "disk") {
+        Ok(disk) => disk,
+        Err(reason) => return super::skip(&reason),
+    };
+    let (synced, written) = (disk.folder().join("synced"), disk.folder().join("written"));
+    fs::write(&synced, "kept").expect("a disk takes files");
+    let file = fs::File::open(&synced).expect("it is there");
+    file.sync_all().expect("a disk can be synced");
+    fs::File::open(disk.folder()).and_then(|dir| dir.sync_all()).expect("so can its folder");
+    fs::write(&written, "lost").expect("a disk takes files");
+    drop(file);
+    let frame = disk.freeze_frame().expect("nobody writes");
+    disk.restore(&frame).expect("nobody uses it");
+    assert_eq!(fs::read_to_string(&synced).expect("what was synced is there"), "kept");
+    assert_eq!(fs::read_to_string(&written).unwrap_or_default(), "");
+}

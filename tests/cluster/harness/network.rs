@@ -1,7 +1,8 @@
 //! Hosts of their own: a network namespace each, on one bridge, with links that can be cut.
 //!
-//! Needs `ip` and the right to make namespaces. A cut is a route that leads nowhere, at both
-//! ends: packets are swallowed without a word, those of open connections too.
+//! Needs `ip` and the right to make namespaces. A cut is a wrong hardware address for the peer,
+//! at both ends: packets, those of open connections too, are sent to nobody and swallowed
+//! without a word, as by a switch that has lost its power.
 
 use std::net::Ipv4Addr;
 use std::process::Command;
@@ -12,6 +13,9 @@ const ADDRESSES: u8 = 64;
 
 /// Networks that one process can have.
 const NETWORKS_MAX: u8 = 4;
+
+/// A hardware address that no host has.
+const NOBODY: &str = "02:00:00:00:00:01";
 
 /// Networks made by this process so far; part of their names.
 static MADE: AtomicU8 = AtomicU8::new(0);
@@ -93,20 +97,20 @@ impl Network {
     /// Cuts two hosts off from each other, both ways.
     #[track_caller]
     pub(crate) fn cut(&self, one: u8, other: u8) {
-        self.route("add", one, other);
+        self.both_ways(one, other, "replace", &format!("lladdr {NOBODY} nud permanent "));
     }
 
     /// Lets them reach each other again.
     #[track_caller]
     pub(crate) fn heal(&self, one: u8, other: u8) {
-        self.route("del", one, other);
+        self.both_ways(one, other, "del", "");
     }
 
     #[track_caller]
-    fn route(&self, change: &str, one: u8, other: u8) {
+    fn both_ways(&self, one: u8, other: u8, change: &str, how: &str) {
         for (from, to) in [(one, other), (other, one)] {
             let (namespace, to) = (self.namespace(from), self.address(to));
-            ip(&format!("-n {namespace} route {change} blackhole {to}/32"))
+            ip(&format!("-n {namespace} neigh {change} {to} {how}dev eth0"))
                 .unwrap_or_else(|error| panic!("{error}"));
         }
     }
@@ -129,4 +133,28 @@ fn ip(words: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("ip {words}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+}
+
+#[test]
+fn a_cut_is_silent_and_heals() {
+    let network = match Network::create(3) {
+        Ok(network) => network,
+        Err(reason) => return super::skip(&reason),
+    };
+    // Refused means reached: nobody listens there.
+    let reached = |from: u8, to: u8| {
+        let connect = format!("timeout 1 bash -c 'exec 3<>/dev/tcp/{}/9'", network.address(to));
+        let namespace = network.namespace(from);
+        let output = Command::new("ip")
+            .args(["netns", "exec", &namespace, "bash", "-c", &connect])
+            .output()
+            .expect("ip runs");
+        output.status.code() != Some(124)
+    };
+    assert!(reached(0, 1) && reached(1, 0) && reached(0, 2));
+    network.cut(0, 1);
+    assert!(!reached(0, 1) && !reached(1, 0));
+    assert!(reached(0, 2) && reached(2, 1));
+    network.heal(0, 1);
+    assert!(reached(0, 1) && reached(1, 0));
 }
