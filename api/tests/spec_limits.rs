@@ -112,6 +112,17 @@ fn labels_params_outputs_and_artifacts() {
 }
 
 #[test]
+fn a_key_given_twice_is_found_in_any_mapping() {
+    for count in [2, 16, 17, 18, 200] {
+        let keys: String = (0..count - 1).map(|at| format!("K{at}: v, ")).collect();
+        for twice in [0, count - 2] {
+            let found = only(&format!("run: 'true'\nenv: {{{keys} K{twice}: w}}\n"));
+            assert_eq!(found.code, Code::DuplicateKey, "{count} {twice}");
+        }
+    }
+}
+
+#[test]
 fn bytes() {
     let file = |bytes: usize| {
         let mut text = "run: 'true'\n#".to_owned();
@@ -175,9 +186,11 @@ fn mistakes_are_shown_up_to_a_limit() {
 }
 
 /// The largest workflow is read at once, also where each task refers to one far before it.
+/// An idle machine needs a fifth of a second; the bound is for what is quadratic, and must
+/// hold on a busy one.
 #[test]
 fn the_largest_workflow_is_read_quickly() {
-    let slowness = if cfg!(debug_assertions) { 20 } else { 1 };
+    let took_max = Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 2 });
     let mut far = "tasks:\n- {id: t0, run: 'true'}\n".to_owned();
     for task in 1..TASKS_MAX {
         let (before, env) = (task - 1, "${{ tasks.t0.state }}");
@@ -196,7 +209,7 @@ fn the_largest_workflow_is_read_quickly() {
         let outcome = spec::parse(file, Some("large"));
         let took = began.elapsed();
         assert_eq!(outcome.is_ok(), index < 2);
-        assert!(took < Duration::from_millis(300) * slowness, "file {index} took {took:?}");
+        assert!(took < took_max, "file {index} took {took:?}");
     }
 }
 

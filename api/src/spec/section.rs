@@ -1,5 +1,6 @@
 //! Reads mappings and values of the tree, and reports whatever is not as it should be.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use quorate_model::{DurationMs, Name};
@@ -166,12 +167,12 @@ impl<'n> Reader<'n> {
         path: &Path<'_>,
     ) -> Option<Vec<(&'n Key<'n>, &'n Node<'n>)>> {
         let Value::Map(entries) = &node.value else { return None };
-        let mut seen: HashMap<&str, u32> = HashMap::with_capacity(entries.len());
+        let mut seen = Seen::default();
         let mut unique = Vec::with_capacity(entries.len());
         for (key, node) in entries.iter() {
-            let line = key.place.span.line;
-            if let Some(first) = seen.insert(&key.text, line) {
-                let message = format!("`{}` is given twice; first on line {first}", key.text);
+            if let Some(first) = seen.insert(key) {
+                let line = first.place.span.line;
+                let message = format!("`{}` is given twice; first on line {line}", key.text);
                 let path = Path::Key(path, &key.text);
                 self.report.error(Code::DuplicateKey, key.place, &path, message);
             } else {
@@ -326,6 +327,36 @@ impl<'n> Reader<'n> {
         path: &Path<'_>,
     ) -> Option<T> {
         read.map_err(|message| self.report.error(Code::BadName, place, path, message)).ok()
+    }
+}
+
+/// Keys seen so far. Most mappings have a few: those are compared one by one.
+#[derive(Default)]
+struct Seen<'n> {
+    few: Vec<&'n Key<'n>>,
+    many: HashMap<&'n str, &'n Key<'n>>,
+}
+
+impl<'n> Seen<'n> {
+    const FEW: usize = 16;
+
+    /// Adds a key; answers the same key, if it was seen before.
+    fn insert(&mut self, key: &'n Key<'n>) -> Option<&'n Key<'n>> {
+        let before = self.few.iter().copied().find(|few| few.text == key.text);
+        if before.is_some() {
+            return before;
+        }
+        if self.few.len() < Self::FEW {
+            self.few.push(key);
+            return None;
+        }
+        match self.many.entry(&key.text) {
+            Entry::Occupied(before) => Some(before.get()),
+            Entry::Vacant(place) => {
+                place.insert(key);
+                None
+            }
+        }
     }
 }
 
