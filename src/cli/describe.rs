@@ -1,0 +1,120 @@
+//! `describe`: all about a run, for people.
+
+use std::io::{self, Write};
+
+use quorate_api::view::{ArtifactView, RunView, TaskView};
+use serde_json::Value;
+
+use super::connect::{self, now_ms};
+use super::exit::Exit;
+use super::output::{BOLD, Cell, Format, OutputArgs, PLAIN, Table, paint, print_list, print_one};
+use super::progress::why;
+use super::{Global, run, span, stdout};
+
+/// What `quorate describe` is told.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct DescribeArgs {
+    /// Id of a run, a unique part of it, or @last
+    #[arg(default_value = "@last")]
+    run: String,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Tells all about a run.
+///
+/// # Errors
+///
+/// If there is no such run, the cluster does not answer, or stdout cannot be written.
+pub(super) async fn describe(global: &Global, args: DescribeArgs) -> anyhow::Result<Exit> {
+    let client = connect::client(global)?;
+    let id = connect::find_run(&client, args.run.strip_prefix("run/").unwrap_or(&args.run)).await?;
+    let run = client.run(id).await?;
+    let mut out = stdout();
+    if args.output.quiet || !matches!(args.output.format, Format::Table | Format::Wide) {
+        print_one(&mut out, &args.output, &run, now_ms())?;
+        out.flush()?;
+        return Ok(Exit::Done);
+    }
+    let tasks = client.tasks(id).await?;
+    // A worker that is away takes its artifacts along; the rest is worth telling.
+    let artifacts = client.artifacts(id).await.unwrap_or_default();
+    print(&mut out, &args.output, &run, &tasks, &artifacts, now_ms())?;
+    out.flush()?;
+    run::hint_at_logs(&run);
+    Ok(Exit::Done)
+}
+
+/// Writes it all.
+fn print(
+    out: &mut dyn Write,
+    args: &OutputArgs,
+    run: &RunView,
+    tasks: &[TaskView],
+    artifacts: &[ArtifactView],
+    now_ms: u64,
+) -> io::Result<()> {
+    print_run(out, run, now_ms)?;
+    writeln!(out)?;
+    print_list(out, args, tasks, &tasks, now_ms)?;
+    print_attempts(out, tasks)?;
+    if !artifacts.is_empty() {
+        writeln!(out)?;
+        print_list(out, args, artifacts, &artifacts, now_ms)?;
+    }
+    Ok(())
+}
+
+fn print_run(out: &mut dyn Write, run: &RunView, now_ms: u64) -> io::Result<()> {
+    let mut field = |name: &str, value: String| writeln!(out, "{BOLD}{name:<10}{PLAIN}{value}");
+    field("Run", run.id.to_string())?;
+    field("Workflow", format!("{} v{}", run.workflow, run.version))?;
+    let state = run.state.text();
+    field("State", format!("{}{state}{PLAIN}", paint(state)))?;
+    if let Some(reason) = &run.reason {
+        field("Reason", reason.clone())?;
+    }
+    let age = span::show(now_ms.saturating_sub(run.created_at.0.0));
+    let (created, index) = (run.created_at, run.created_index);
+    field("Created", format!("{created} ({age} ago), entry @{index}"))?;
+    if let Some(took_ms) = run.duration_ms {
+        field("Took", span::show(took_ms))?;
+    }
+    for (name, value) in &run.labels {
+        field("Label", format!("{name}={value}"))?;
+    }
+    for (heading, values) in [("Param", &run.params), ("Output", &run.outputs)] {
+        for (name, value) in values.iter().filter_map(Value::as_object).flatten() {
+            field(heading, format!("{name}={}", plain(value)))?;
+        }
+    }
+    Ok(())
+}
+
+/// A value without quotation marks where it is text.
+pub(super) fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Every try of the tasks that needed more than one.
+fn print_attempts(out: &mut dyn Write, tasks: &[TaskView]) -> io::Result<()> {
+    let mut table = Table::new(&["TRY", "STATE", "WORKER", "ASSIGNED", "ENDED", "WHY"], true);
+    let tried_again: Vec<_> = tasks.iter().filter(|task| task.attempts_begun > 1).collect();
+    if tried_again.is_empty() {
+        return Ok(());
+    }
+    for task in tried_again {
+        for attempt in &task.attempts {
+            table.push(vec![
+                format!("{} #{}", task.id, attempt.attempt).into(),
+                Cell::state(attempt.state.text()),
+                attempt.worker.to_string().into(),
+                format!("@{}", attempt.token).into(),
+                Cell::maybe(attempt.ended_index.map(|index| format!("@{index}"))),
+                why(attempt).unwrap_or_default().into(),
+            ]);
+        }
+    }
+    writeln!(out)?;
+    table.print(out)
+}

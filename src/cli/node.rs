@@ -1,0 +1,194 @@
+//! `server`, `worker` and the hidden `keeper`: the verbs that stay.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use quorate_raft::ClusterId;
+
+use super::exit::Exit;
+use super::stdout;
+use crate::config::{Config, Overrides, Span};
+use crate::seeds::{self, Seeds};
+use crate::server::Server;
+use crate::worker::{Worker, WorkerOptions};
+
+/// How long running tasks may go on once a worker was told to stop: what Kubernetes gives.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What `quorate server` is told.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct ServerArgs {
+    /// A cluster of one, ready at once; data in ./quorate-data
+    #[arg(long)]
+    dev: bool,
+    /// Read settings from a TOML file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder for everything the node knows
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Where to listen; port 0 takes a free one [default: 127.0.0.1:8780]
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+    /// Where others reach this node, if not where it listens
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// Join the cluster of these nodes, at the first start
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    join: Vec<String>,
+    #[command(flatten)]
+    worker: WorkerSettings,
+    /// Run no tasks on this node
+    #[arg(long)]
+    no_worker: bool,
+    /// How long a worker may go unheard before its tasks are given to others [default: 10s]
+    #[arg(long, value_name = "SPAN")]
+    lease: Option<Span>,
+    /// How long a follower waits for its leader, at most, before an election [default: 300ms]
+    #[arg(long, value_name = "SPAN")]
+    election_timeout: Option<Span>,
+}
+
+/// What `quorate worker` is told.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct WorkerArgs {
+    /// Nodes of the cluster; one is enough if the others can be reached from here
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', required = true)]
+    server: Vec<String>,
+    /// Folder for attempts and for results that are not yet recorded
+    #[arg(long, value_name = "DIR", default_value = "quorate-worker")]
+    data: PathBuf,
+    #[command(flatten)]
+    worker: WorkerSettings,
+}
+
+/// What `quorate keeper` is told, by a worker.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct KeeperArgs {
+    /// The worker's folder
+    #[arg(long)]
+    dir: PathBuf,
+}
+
+/// Starts and kills the tasks of a worker, in a process with one thread.
+pub(super) fn keeper(args: &KeeperArgs) -> Exit {
+    crate::telemetry::init("info");
+    match crate::worker::keeper::run(&args.dir) {
+        ExitCode::SUCCESS => Exit::Done,
+        _ => Exit::Error,
+    }
+}
+
+/// What a worker is, alone or inside a server.
+#[derive(Clone, Debug, clap::Args)]
+struct WorkerSettings {
+    /// Name of the worker, for people [default: the name of the host]
+    #[arg(long)]
+    name: Option<String>,
+    /// Label that tasks may ask for with runs_on; repeat for more
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = super::key_value)]
+    labels: Vec<(String, String)>,
+    /// How many tasks to run at once [default: by the number of cores]
+    #[arg(long)]
+    slots: Option<u32>,
+}
+
+impl From<ServerArgs> for Overrides {
+    fn from(args: ServerArgs) -> Self {
+        let labels: BTreeMap<_, _> = args.worker.labels.into_iter().collect();
+        let join: Vec<_> = args.join.iter().map(|seed| host_and_port(seed)).collect();
+        Self {
+            dev: args.dev.then_some(true),
+            data: args.data,
+            listen: args.listen,
+            advertise: args.advertise,
+            join: (!join.is_empty()).then_some(join),
+            name: args.worker.name,
+            labels: (!labels.is_empty()).then_some(labels),
+            slots: args.worker.slots,
+            worker: args.no_worker.then_some(false),
+            lease: args.lease,
+            election_timeout: args.election_timeout,
+        }
+    }
+}
+
+/// Runs a node until it is told to stop, or stops by itself.
+///
+/// # Errors
+///
+/// If it does not start, or its storage fails.
+pub(super) async fn server(args: ServerArgs) -> anyhow::Result<Exit> {
+    crate::telemetry::init("info");
+    let file = args.config.clone();
+    let config = Config::load(file.as_deref(), args.into())?;
+    let mut signals = Signals::new()?;
+    let server = tokio::select! {
+        server = Server::start(config) => server?,
+        () = signals.stop() => return Ok(Exit::Done),
+    };
+    let mut out = stdout();
+    writeln!(out, "listening on {}", server.url())?;
+    out.flush()?;
+    tokio::select! {
+        reason = server.stopped() => bail!("the node has stopped: {reason}"),
+        () = signals.stop() => {}
+    }
+    tokio::select! {
+        () = server.shutdown() => Ok(Exit::Done),
+        // Asked twice: leadership and tasks are then left as they are.
+        () = signals.stop() => Ok(Exit::Interrupted),
+    }
+}
+
+/// The two ways in which a process is asked to stop.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Runs a worker until it is told to stop.
+///
+/// # Errors
+///
+/// If it does not start.
+pub(super) async fn worker(args: WorkerArgs) -> anyhow::Result<Exit> {
+    crate::telemetry::init("info");
+    let WorkerSettings { name, labels, slots } = args.worker;
+    let profile = seeds::profile(name.as_deref(), &labels.into_iter().collect(), slots)?;
+    let servers = args.server.iter().map(|server| host_and_port(server)).collect();
+    let servers = Arc::new(Seeds::new(servers, ClusterId::NONE));
+    let mut signals = Signals::new()?;
+    let worker = Worker::start(WorkerOptions::new(args.data, profile, servers))?;
+    signals.stop().await;
+    tokio::select! {
+        () = worker.stop(PATIENCE) => Ok(Exit::Done),
+        () = signals.stop() => Ok(Exit::Interrupted),
+    }
+}
+
+/// Nodes and workers do without HTTP; an address that was taken from a URL will do.
+fn host_and_port(address: &str) -> String {
+    address.trim_start_matches("http://").trim_end_matches('/').to_owned()
+}

@@ -1,0 +1,214 @@
+//! What a watched run has come to, and what changed since the last look. No terminal, no
+//! network: fed with what the API says, asked for what to show.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use quorate_api::view::{AttemptState, AttemptView, TaskState, TaskView};
+use quorate_model::WorkerId;
+
+use super::span;
+
+/// A task as of now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TaskNow {
+    /// Its id in the workflow.
+    pub(crate) id: String,
+    /// Where it stands.
+    pub(crate) state: TaskState,
+    /// The latest try, from 1; 0 before the first.
+    pub(crate) attempt: u32,
+    /// Who has, or had, that try.
+    pub(crate) worker: Option<String>,
+    /// How long it has run: the task if it has ended, else the latest try.
+    pub(crate) took_ms: Option<u64>,
+    /// Why it did not go well, for people.
+    pub(crate) note: Option<String>,
+}
+
+impl TaskNow {
+    /// As the API has it, and as `workers` names them.
+    pub(crate) fn new(task: &TaskView, workers: &BTreeMap<WorkerId, String>, now_ms: u64) -> Self {
+        let latest = task.attempts.last();
+        let name = |id: WorkerId| workers.get(&id).cloned().unwrap_or_else(|| id.to_string());
+        let running_ms = latest.map(|attempt| now_ms.saturating_sub(attempt.assigned_at.0.0));
+        Self {
+            id: task.id.to_string(),
+            state: task.state,
+            attempt: task.attempts_begun,
+            worker: latest.map(|attempt| name(attempt.worker)),
+            took_ms: if task.state.is_final() { task.duration_ms } else { running_ms },
+            note: task.note.clone().or_else(|| latest.and_then(why)),
+        }
+    }
+
+    /// A mark that tells the state without its colour.
+    pub(crate) fn mark(&self) -> char {
+        match self.state {
+            TaskState::Succeeded => '✓',
+            TaskState::Failed
+            | TaskState::TimedOut
+            | TaskState::Lost
+            | TaskState::UpstreamFailed => '✗',
+            TaskState::Skipped | TaskState::Cancelled => '-',
+            TaskState::Retrying => '↻',
+            TaskState::Running => '▶',
+            TaskState::Waiting | TaskState::Queued => '·',
+        }
+    }
+
+    /// The state with what belongs to it: `running #2 on w7`, `succeeded 1.2s`.
+    pub(crate) fn sentence(&self) -> String {
+        let mut sentence = self.state.text().replace('_', " ");
+        let fails = matches!(self.state, TaskState::Retrying | TaskState::Failed);
+        if self.attempt > 1 || fails {
+            write_to(&mut sentence, format_args!(" #{}", self.attempt));
+        }
+        match (&self.worker, self.took_ms) {
+            (Some(worker), _) if self.state == TaskState::Running => {
+                write_to(&mut sentence, format_args!(" on {worker}"));
+            }
+            (_, Some(took_ms)) if self.state.is_final() => {
+                write_to(&mut sentence, format_args!(" {}", span::show(took_ms)));
+            }
+            _ => {}
+        }
+        if let Some(note) = self.note.as_ref().filter(|_| self.state != TaskState::Succeeded) {
+            write_to(&mut sentence, format_args!(": {note}"));
+        }
+        sentence
+    }
+}
+
+fn write_to(text: &mut String, more: std::fmt::Arguments<'_>) {
+    text.write_fmt(more).expect("a string takes all that is written");
+}
+
+/// Why an attempt did not end well, for people.
+pub(crate) fn why(attempt: &AttemptView) -> Option<String> {
+    let AttemptView { state, exit_code, signal, reason, .. } = attempt;
+    match (state, exit_code, signal, reason) {
+        (AttemptState::Running | AttemptState::Succeeded | AttemptState::Stopped, ..) => None,
+        (AttemptState::Lost, ..) => Some("its worker was lost".to_owned()),
+        (AttemptState::Failed, _, _, Some(reason)) => Some(reason.clone()),
+        (AttemptState::Failed, Some(code), ..) => Some(format!("exit code {code}")),
+        (AttemptState::Failed, _, Some(signal), _) => Some(format!("signal {signal}")),
+        (AttemptState::Failed, None, None, None) => None,
+    }
+}
+
+/// How many tasks are where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// All of them.
+    pub(crate) all: usize,
+    /// Those for which nothing changes any more.
+    pub(crate) ended: usize,
+    /// Those that some worker has.
+    pub(crate) running: usize,
+    /// Those that ended other than well.
+    pub(crate) failed: usize,
+}
+
+/// The tasks of a run, by their position in the workflow.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress {
+    tasks: BTreeMap<u32, TaskNow>,
+}
+
+impl Progress {
+    /// Takes a look at one task. Answers whether someone who watches wants to hear of it.
+    ///
+    /// A look that is older than the last one, as another node may give it, changes nothing.
+    pub(crate) fn see(&mut self, position: u32, task: TaskNow) -> bool {
+        let before = self.tasks.get(&position);
+        if before.is_some_and(|before| is_older(&task, before)) {
+            return false;
+        }
+        let news = is_news(before, &task);
+        self.tasks.insert(position, task);
+        news
+    }
+
+    /// The tasks that some worker has.
+    pub(crate) fn running(&self) -> impl Iterator<Item = &TaskNow> {
+        self.tasks.values().filter(|task| task.state == TaskState::Running)
+    }
+
+    /// Where they all are.
+    pub(crate) fn counts(&self) -> Counts {
+        let count =
+            |wanted: fn(&TaskNow) -> bool| self.tasks.values().filter(|task| wanted(task)).count();
+        Counts {
+            all: self.tasks.len(),
+            ended: count(|task| task.state.is_final()),
+            running: self.running().count(),
+            failed: count(|task| task.mark() == '✗'),
+        }
+    }
+
+    /// The length of the longest task id, in characters.
+    pub(crate) fn id_width(&self) -> usize {
+        self.tasks.values().map(|task| task.id.chars().count()).max().unwrap_or(0)
+    }
+}
+
+fn is_older(now: &TaskNow, before: &TaskNow) -> bool {
+    now.attempt < before.attempt || (before.state.is_final() && !now.state.is_final())
+}
+
+fn is_news(before: Option<&TaskNow>, now: &TaskNow) -> bool {
+    let moved =
+        before.is_none_or(|before| before.state != now.state || before.attempt != now.attempt);
+    moved && !matches!(now.state, TaskState::Waiting | TaskState::Queued)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(state: TaskState, attempt: u32) -> TaskNow {
+        TaskNow { id: "a".to_owned(), state, attempt, worker: None, took_ms: None, note: None }
+    }
+
+    #[test]
+    fn tells_each_change_once() {
+        let mut progress = Progress::default();
+        assert!(!progress.see(0, task(TaskState::Waiting, 0)));
+        assert!(!progress.see(0, task(TaskState::Queued, 0)));
+        assert!(progress.see(0, task(TaskState::Running, 1)));
+        assert!(!progress.see(0, task(TaskState::Running, 1)));
+        assert!(progress.see(1, task(TaskState::Running, 1)));
+        assert!(progress.see(0, task(TaskState::Succeeded, 1)));
+        assert_eq!(progress.counts(), Counts { all: 2, ended: 1, running: 1, failed: 0 });
+    }
+
+    #[test]
+    fn a_second_attempt_is_news() {
+        let mut progress = Progress::default();
+        progress.see(0, task(TaskState::Running, 1));
+        assert!(progress.see(0, task(TaskState::Running, 2)));
+    }
+
+    #[test]
+    fn an_older_look_takes_nothing_back() {
+        let mut progress = Progress::default();
+        progress.see(0, task(TaskState::Succeeded, 2));
+        assert!(!progress.see(0, task(TaskState::Running, 1)));
+        assert!(!progress.see(0, task(TaskState::Running, 2)));
+        assert_eq!(progress.counts().ended, 1);
+    }
+
+    #[test]
+    fn a_sentence_says_what_matters() {
+        let ended = TaskNow { took_ms: Some(1_250), ..task(TaskState::Succeeded, 1) };
+        assert_eq!(ended.sentence(), "succeeded 1.2s");
+        let worker = Some("node-2".to_owned());
+        let running = TaskNow { worker, took_ms: Some(5), ..task(TaskState::Running, 2) };
+        assert_eq!(running.sentence(), "running #2 on node-2");
+        let note = Some("exit code 3".to_owned());
+        let failed = TaskNow { note, took_ms: Some(90), ..task(TaskState::Failed, 1) };
+        assert_eq!(failed.sentence(), "failed #1 90ms: exit code 3");
+        assert_eq!(task(TaskState::UpstreamFailed, 0).sentence(), "upstream failed");
+    }
+}
