@@ -268,7 +268,7 @@ impl From<Rejection> for Failure {
             Rejection::NoSuchWorkflow { .. } => (Code::NoSuchWorkflow, None),
             Rejection::NoSuchVersion { .. } => (Code::NoSuchVersion, None),
             Rejection::VersionMismatch { .. } => (Code::VersionMismatch, None),
-            Rejection::BadDefinition(_) => (Code::Validation, None),
+            Rejection::BadDefinition(_) | Rejection::BadSlots { .. } => (Code::Validation, None),
             Rejection::ParamsTooLarge { .. } => (Code::BodyTooLarge, None),
             Rejection::RunExists { run } => (Code::RunExists, Some(run)),
             Rejection::NoSuchRun { run } => (Code::NoSuchRun, Some(run)),
@@ -280,7 +280,6 @@ impl From<Rejection> for Failure {
             | Rejection::LabelsDiffer { task, .. } => (Code::Conflict, Some(task.run)),
             Rejection::NoSuchWorker { .. } => (Code::NoSuchWorker, None),
             Rejection::StaleEpoch { .. } | Rejection::NoFreeSlot { .. } => (Code::Conflict, None),
-            Rejection::BadSlots { .. } => (Code::Validation, None),
             Rejection::KeyReused { .. } => (Code::KeyReused, None),
             Rejection::BadKey { .. } => (Code::BadKey, None),
         };

@@ -9,7 +9,7 @@
 
 mod answer;
 pub mod backend;
-// pub mod client;
+pub mod client;
 mod commit;
 mod edge;
 pub mod error;

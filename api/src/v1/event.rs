@@ -18,7 +18,7 @@ use quorate_model::{Event, LogIndex, Name, Retired, RunId, State, WorkerId};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
 
-use crate::answer::Answered;
+use crate::answer::{Answered, INDEX};
 use crate::edge::{Edge, live_run};
 use crate::error::Failure;
 use crate::feed::{Cursor, Overrun, Topic};
@@ -49,6 +49,8 @@ pub(super) async fn stream(call: Call) -> Answered {
     let edge = Arc::clone(&call.edge);
     // Before the cursor, so that no change falls in between.
     let changes = edge.feed.watch(Topic::All);
+    // Before the cursor as well: with this index nothing is missed, should it break at once.
+    let LogIndex(index) = edge.applied();
     let cursor = begin(&call, query)?;
     let streaming = Streaming {
         edge,
@@ -66,6 +68,7 @@ pub(super) async fn stream(call: Call) -> Answered {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(media)),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (INDEX, HeaderValue::from(index)),
         // For proxies that would hold back what is meant to arrive at once.
         (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];

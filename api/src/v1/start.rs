@@ -73,10 +73,8 @@ pub(super) async fn inline(write: Write) -> Answered {
             let known = ["workflow", "name", "params", "labels", "run_id"];
             let mut fields = write.fields(&known)?;
             let name = fields.take("name")?.or(name);
-            let text = match fields.need("workflow")? {
-                Value::String(text) => text,
-                tree => tree.to_string(),
-            };
+            let tree: Value = fields.need("workflow")?;
+            let text = tree.as_str().map_or_else(|| tree.to_string(), str::to_owned);
             let read = Document::read(text, Some(or_inline(name))).await?;
             (read.map_err(refused)?, Wish::of(&mut fields)?)
         }
