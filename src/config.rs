@@ -156,10 +156,8 @@ impl Config {
 fn read(path: &Path) -> Result<Overrides, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    toml::from_str(&text).map_err(|error| ConfigError::Parse {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })
+    toml::from_str(&text)
+        .map_err(|error| ConfigError::Parse { path: path.to_owned(), reason: error.to_string() })
 }
 
 impl Overrides {
@@ -232,7 +230,8 @@ impl Overrides {
             election_timeout: self.election_timeout.map_or(ELECTION_TIMEOUT_DEFAULT, |span| span.0),
         };
         if config.lease < LEASE_MIN {
-            let text = format!("a lease of {:?} is too short; {LEASE_MIN:?} is the least", config.lease);
+            let text =
+                format!("a lease of {:?} is too short; {LEASE_MIN:?} is the least", config.lease);
             return Err(ConfigError::Range(text));
         }
         if config.election_timeout < ELECTION_TIMEOUT_MIN {
@@ -260,7 +259,8 @@ fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(value: &str) -> Result<T,
 ///
 /// If there is no `=`.
 pub fn label(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not name=value"))?;
+    let (name, value) =
+        text.split_once('=').ok_or_else(|| format!("{text:?} is not name=value"))?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
@@ -291,7 +291,8 @@ mod tests {
 
     #[test]
     fn refuses_a_lease_that_pauses_would_end() {
-        let short = Overrides { lease: Some(Span(Duration::from_millis(10))), ..Overrides::default() };
+        let short =
+            Overrides { lease: Some(Span(Duration::from_millis(10))), ..Overrides::default() };
         assert!(short.complete().is_err());
     }
 }

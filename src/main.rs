@@ -1,1 +1,18 @@
-fn main() {}
+//! Quorate: attended by a quorum, and so able to act.
+
+mod backend;
+mod cli;
+mod config;
+mod leader;
+mod link;
+mod protocol;
+mod seeds;
+mod server;
+mod telemetry;
+mod worker;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

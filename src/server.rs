@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use quorate_api::backend::Backend;
 use quorate_raft::codec::{self, Service};
-use quorate_raft::{ClusterId, Node, Options, Start, Timing};
+use quorate_raft::{Node, Options, Start, Timing};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,8 @@ use crate::backend::NodeBackend;
 use crate::config::Config;
 use crate::leader::{self, Sessions};
 use crate::link;
-use crate::worker::{Worker, WorkerOptions};
+use crate::seeds::{self, Seeds};
+use crate::worker::{self, Worker, WorkerHandle, WorkerOptions};
 
 /// How long a connection may take to say what it is.
 const FIRST_BYTES_MAX: Duration = Duration::from_secs(10);
@@ -31,6 +32,10 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// How long asking to join may take before the next node is asked.
 const JOIN_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How long running tasks may go on once the node was told to stop. They run again elsewhere,
+/// so none is waited for; what has just ended is still reported.
+const DRAIN: Duration = Duration::ZERO;
 
 /// How often the nodes given by `--join` are asked before a start counts as failed.
 const JOIN_ROUNDS_MAX: u32 = 10;
@@ -56,9 +61,12 @@ pub enum StartError {
     /// Its storage refused.
     #[error(transparent)]
     Open(#[from] quorate_raft::OpenError),
+    /// Its worker cannot be called so.
+    #[error(transparent)]
+    Name(#[from] quorate_model::NameError),
     /// Its worker did not start.
-    #[error("the worker did not start: {0}")]
-    Worker(String),
+    #[error(transparent)]
+    Worker(#[from] worker::StartError),
 }
 
 /// A node that runs.
@@ -66,7 +74,7 @@ pub enum StartError {
 pub struct Server {
     address: SocketAddr,
     node: Node,
-    worker: Option<Worker>,
+    worker: Option<WorkerHandle>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -95,8 +103,7 @@ impl Server {
         tasks.spawn(Arc::new(door).accept(listener, stop.clone()));
         tasks.spawn(leader::run(node.clone(), sessions, stop.clone()));
         let worker = if config.worker {
-            let options = worker_options(&config, &node, &advertised);
-            Some(Worker::start(options).await.map_err(|error| StartError::Worker(error.to_string()))?)
+            Some(Worker::start(worker_options(&config, &node, &advertised)?)?)
         } else {
             None
         };
@@ -125,7 +132,7 @@ impl Server {
     /// Stops: leadership is handed over, then the worker's lease is given back, then the rest.
     pub async fn shutdown(self) {
         if let Some(worker) = self.worker {
-            worker.stop().await;
+            worker.stop(DRAIN).await;
         }
         self.node.shutdown().await;
         self.stop.cancel();
@@ -143,7 +150,7 @@ fn advertised(config: &Config, address: SocketAddr) -> Result<String, StartError
 }
 
 async fn open(config: &Config, advertised: &str) -> Result<Node, StartError> {
-    let start = if quorate_raft::holds_identity(&config.data) {
+    let start = if quorate_raft::holds_node(&config.data) {
         Start::Resume
     } else if config.join.is_empty() {
         Start::Bootstrap
@@ -294,15 +301,13 @@ fn serve_http(
     sender
 }
 
-/// The worker of this node asks this node first, since it knows the leader.
-fn worker_options(config: &Config, node: &Node, advertised: &str) -> WorkerOptions {
-    let _: ClusterId = node.cluster();
-    WorkerOptions {
-        dir: config.data.join("worker"),
-        name: config.name.clone(),
-        labels: config.labels.clone(),
-        slots: config.slots,
-        servers: vec![advertised.to_owned()],
-        cluster: node.cluster(),
-    }
+/// The worker of this node asks this node, since it knows the leader.
+fn worker_options(
+    config: &Config,
+    node: &Node,
+    advertised: &str,
+) -> Result<WorkerOptions, StartError> {
+    let profile = seeds::profile(config.name.as_deref(), &config.labels, config.slots)?;
+    let servers = Seeds::new(vec![advertised.to_owned()], node.cluster());
+    Ok(WorkerOptions::new(config.data.join("worker"), profile, Arc::new(servers)))
 }

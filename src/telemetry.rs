@@ -1,7 +1,7 @@
 //! What can be seen from outside: the process's own log, and metrics.
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use quorate_model::{RunStatus, State};
@@ -66,11 +66,12 @@ struct Sample {
 impl EncodeMetric for Sample {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
         match self.kind {
-            MetricType::Counter => encoder.encode_counter::<(), f64, u64>(&self.value, None),
-            MetricType::Gauge
-            | MetricType::Histogram
-            | MetricType::Info
-            | MetricType::Unknown => encoder.encode_gauge(&self.value),
+            MetricType::Counter => {
+                encoder.encode_counter::<NoLabelSet, f64, u64>(&self.value, None)
+            }
+            MetricType::Gauge | MetricType::Histogram | MetricType::Info | MetricType::Unknown => {
+                encoder.encode_gauge(&self.value)
+            }
         }
     }
 
@@ -83,6 +84,10 @@ fn read(node: &Node, sessions: &Sessions) -> Vec<Reading> {
     let status = node.status();
     let counted = node.with_state(count);
     let gauge = |name, help, value| Reading { name, help, kind: MetricType::Gauge, value };
+    let counter = |name, help, value| {
+        let (kind, value) = (MetricType::Counter, number(value));
+        Reading { name, help, kind, value }
+    };
     vec![
         gauge("raft_term", "Term of this node", number(status.term)),
         gauge("raft_leads", "1 if this node leads", f64::from(u8::from(status.leads))),
@@ -92,7 +97,13 @@ fn read(node: &Node, sessions: &Sessions) -> Vec<Reading> {
         gauge("raft_applied_index", "Last applied entry", number(status.applied_index)),
         gauge("raft_snapshot_index", "Last entry in a snapshot", number(status.snapshot_index)),
         gauge("raft_members", "Nodes of the cluster", length(status.members.len())),
-        gauge("history_runs", "Finished runs kept", number(status.history_runs)),
+        gauge("raft_purged_index", "Last entry cut off the log", number(status.purged_index)),
+        gauge("proposals_queued", "Requests that wait", number(status.proposals.queued)),
+        counter("proposals_accepted", "Requests queued", status.proposals.accepted),
+        counter("proposals_overloaded", "Requests refused", status.proposals.overloaded),
+        counter("proposals_committed", "Requests answered", status.proposals.committed),
+        counter("proposals_unknown", "Requests of unknown outcome", status.proposals.unknown),
+        counter("proposals_entries", "Entries proposed", status.proposals.entries),
         gauge("runs_live", "Runs in memory", length(counted.runs)),
         gauge("runs_open", "Runs that have not ended", length(counted.open)),
         gauge("tasks_ready", "Tasks that wait for a worker", length(counted.ready)),

@@ -14,8 +14,8 @@ use quorate_model::{
     Command, Dispatch, DurationMs, Effect, Epoch, LeaseEnd, Reply, Request, State, WorkerId,
 };
 use quorate_raft::{Effects, Node};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -319,7 +319,10 @@ impl Sessions {
         }
         let Admitted { worker, epoch, .. } = from;
         let holds = |state: &State| {
-            state.workers().get(&worker).is_some_and(|found| found.is_live() && found.epoch == epoch)
+            state
+                .workers()
+                .get(&worker)
+                .is_some_and(|found| found.is_live() && found.epoch == epoch)
         };
         if !self.node.with_state(holds) {
             let reason = format!("{worker} no longer holds {epoch}");
@@ -366,13 +369,7 @@ impl Sessions {
     }
 
     /// Commits the end of a lease; whether it is in the log.
-    async fn end_lease(
-        &self,
-        term: u64,
-        worker: WorkerId,
-        epoch: Epoch,
-        cause: LeaseEnd,
-    ) -> bool {
+    async fn end_lease(&self, term: u64, worker: WorkerId, epoch: Epoch, cause: LeaseEnd) -> bool {
         let request: Request = Command::EndLease(EndLease { worker, epoch, cause }).into();
         match self.node.propose_as(term, vec![request], DEADLINE).await {
             // A refusal says that it had ended before.

@@ -33,7 +33,7 @@ pub(crate) struct Scale {
 async fn run(client: &Client, name: &str, source: String) -> Result<Duration> {
     let what = What::Inline { source, name: name.to_owned() };
     let begun = Instant::now();
-    let started = client.start(&Start { what, ..Start::default() }).await.map_err(text)?;
+    let started = client.start(&Start::of(what)).await.map_err(text)?;
     let run = client.wait(started.id, RUN_WITHIN).await.map_err(text)?;
     let took = begun.elapsed();
     let state = run.state.to_string();
@@ -241,7 +241,7 @@ pub(crate) async fn transitions(nodes: usize, scale: Scale) -> Result<Vec<Figure
         drop(writeln!(source, "  - {{id: t{at}, run: 'true'}}"));
     }
     let name = "transitions".to_owned();
-    let start = Start { what: What::Inline { source, name }, ..Start::default() };
+    let start = Start::of(What::Inline { source, name });
     client.start(&start).await.map_err(text)?;
     let ours = crate::transitions::per_second(&leader, cluster, IN_FLIGHT, scale.transitions).await?;
     let puts = match crate::etcd::Etcd::start(nodes).await {

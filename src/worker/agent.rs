@@ -1,0 +1,428 @@
+//! The agent: decides what runs on this worker.
+//!
+//! It lives on a thread of its own, which may wait for the disk, so that the session can
+//! renew the lease whatever the disk does. All about attempts is here: which live, which
+//! have ended, what is to be told. What may be told to start is judged by rule R6.
+
+mod ended;
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::pending;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quorate_model::{Dispatch, DurationMs, Outcome, StopReason, TaskId, Usage};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::attempt::{self, Departure, Finished, Host, Prepared};
+use super::keeper::{Keeper, Key, Note, Order, Program};
+use super::outbox::{Journal, Outbox};
+use super::standing::Standing;
+use super::status::Counters;
+use crate::protocol::StartTask;
+use ended::Ended;
+
+/// How soon to try again to start a keeper.
+const KEEPER_RETRY: Duration = Duration::from_millis(100);
+
+/// What the session asks of the agent.
+#[derive(Debug)]
+pub(crate) enum Wish {
+    /// As in [`ToWorker::Start`](crate::protocol::ToWorker::Start).
+    Start(Box<StartTask>),
+    /// As in [`ToWorker::Stop`](crate::protocol::ToWorker::Stop).
+    Stop(Dispatch, StopReason),
+    /// Kill everything without a report, and answer when nothing runs.
+    Quiesce(oneshot::Sender<()>),
+    /// Start nothing more; answer when nothing runs. What still does after a while is stopped.
+    Drain {
+        /// How long tasks may run on.
+        patience: Duration,
+        /// Answered when nothing runs.
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// How the agent is set up.
+pub(crate) struct Setup {
+    /// The worker's directory.
+    pub(crate) dir: PathBuf,
+    /// How many attempts at once.
+    pub(crate) slots: usize,
+    /// How to start a keeper.
+    pub(crate) keeper: Program,
+    /// How long a task may take to end once it was asked to.
+    pub(crate) kill_after: DurationMs,
+    /// What attempts share.
+    pub(crate) host: Host,
+    /// The registration.
+    pub(crate) standing: Arc<Standing>,
+    /// Where reports go.
+    pub(crate) outbox: Arc<Outbox>,
+    /// Its file.
+    pub(crate) journal: Journal,
+    /// Told once a keeper is ready.
+    pub(crate) ready: watch::Sender<bool>,
+    /// Told what happens.
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// See the [module](self).
+pub(crate) struct Agent {
+    setup: Setup,
+    keeper: Option<Keeper>,
+    is_ready: bool,
+    retry_at: Option<Instant>,
+    next_key: u64,
+    /// At most one attempt of a task lives.
+    live: BTreeMap<TaskId, Live>,
+    by_key: HashMap<Key, TaskId>,
+    watched: JoinSet<Finished>,
+    /// Accepted while there was no keeper.
+    waiting: Vec<Box<StartTask>>,
+    ended: Ended,
+    quiesce: Vec<oneshot::Sender<()>>,
+    drain: Option<Drain>,
+}
+
+struct Live {
+    dispatch: Dispatch,
+    key: Key,
+    /// Taken when it is told.
+    departure: Option<oneshot::Sender<Departure>>,
+    /// It is killed because the registration was given up, and nobody asks how it ended.
+    is_void: bool,
+}
+
+struct Drain {
+    /// When what still runs is stopped; `None` once that was done.
+    until: Option<Instant>,
+    /// Taken when it is answered.
+    done: Option<oneshot::Sender<()>>,
+}
+
+impl Agent {
+    /// Sets it up; nothing happens before [`run`](Self::run).
+    pub(crate) fn new(setup: Setup) -> Self {
+        Self {
+            setup,
+            keeper: None,
+            is_ready: false,
+            retry_at: None,
+            next_key: 0,
+            live: BTreeMap::new(),
+            by_key: HashMap::new(),
+            watched: JoinSet::new(),
+            waiting: Vec::new(),
+            ended: Ended::default(),
+            quiesce: Vec::new(),
+            drain: None,
+        }
+    }
+
+    /// Works until the session has gone; then lets go of the keeper, which kills what runs,
+    /// and waits for it.
+    pub(crate) async fn run(mut self, mut wishes: mpsc::Receiver<Wish>) {
+        self.start_keeper();
+        loop {
+            let timer = self.next_timer();
+            tokio::select! {
+                wish = wishes.recv() => match wish {
+                    Some(wish) => self.grant(wish).await,
+                    None => break,
+                },
+                note = next_note(&mut self.keeper) => self.heed(note).await,
+                Some(finished) = self.watched.join_next() => match finished {
+                    Ok(finished) => self.finish(finished),
+                    // A fault of ours, and nobody can tell how the attempt ended: better to
+                    // fall over, so that the keeper kills it.
+                    Err(error) => std::panic::resume_unwind(error.into_panic()),
+                },
+                () = sleep_until(timer) => self.tick().await,
+            }
+            self.answer_who_waits();
+        }
+        self.setup.standing.detach();
+        if let Some(mut child) = self.keeper.take().and_then(Keeper::let_go) {
+            let _ = tokio::task::spawn_blocking(move || child.wait()).await;
+        }
+        if let Err(error) = self.setup.journal.close(&self.setup.outbox) {
+            tracing::warn!(%error, "the outbox cannot be closed");
+        }
+    }
+
+    async fn grant(&mut self, wish: Wish) {
+        match wish {
+            Wish::Start(start) => self.start(start).await,
+            Wish::Stop(dispatch, reason) => self.stop(dispatch, reason).await,
+            Wish::Quiesce(done) => {
+                self.quiesce.push(done);
+                self.waiting.clear();
+                self.live.values_mut().for_each(|live| live.is_void = true);
+                if !self.live.is_empty() {
+                    tracing::warn!(running = self.live.len(), "killing what runs: no registration");
+                    self.order(&Order::KillAll).await;
+                }
+            }
+            Wish::Drain { patience, done } => {
+                self.waiting.clear();
+                let until = Some(Instant::now() + patience);
+                self.drain = Some(Drain { until, done: Some(done) });
+            }
+        }
+    }
+
+    /// Starts an attempt, if rule R6 allows it and it was not started before.
+    async fn start(&mut self, start: Box<StartTask>) {
+        let dispatch = start.dispatch;
+        if let Err(refusal) = self.setup.standing.admits(&dispatch) {
+            tracing::info!(%dispatch, %refusal, "not started");
+            return;
+        }
+        if self.drain.is_some() {
+            // The lease ends soon, and the attempt with it.
+            tracing::info!(%dispatch, "not started: this worker is stopping");
+            return;
+        }
+        if self.knows(&dispatch) {
+            tracing::debug!(%dispatch, "already started");
+            return;
+        }
+        let refusal = if self.live.contains_key(&dispatch.task) {
+            Some("another attempt of the task is alive")
+        } else if !self.ended.admits(&dispatch) {
+            Some("its token is not newer than the last")
+        } else if self.live.len() + self.waiting.len() >= self.setup.slots {
+            Some("every slot is taken")
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            tracing::error!(%dispatch, reason, "refused to start");
+            self.tell(dispatch, Outcome::Lost, Usage::default());
+        } else if self.is_ready {
+            self.launch(*start).await;
+        } else {
+            self.waiting.push(start);
+        }
+    }
+
+    /// Whether this very attempt runs, or ran. If its report is not recorded, sends it again.
+    fn knows(&self, dispatch: &Dispatch) -> bool {
+        let is_it = |other: &Dispatch| {
+            (other.task, other.attempt, other.token)
+                == (dispatch.task, dispatch.attempt, dispatch.token)
+        };
+        self.live.get(&dispatch.task).is_some_and(|live| is_it(&live.dispatch))
+            || self.waiting.iter().any(|start| is_it(&start.dispatch))
+            || self.setup.outbox.send_again(dispatch)
+            || self.ended.is(dispatch)
+    }
+
+    async fn launch(&mut self, start: StartTask) {
+        let dispatch = start.dispatch;
+        let key = Key(self.next_key);
+        self.next_key += 1;
+        let Prepared { spawn, pipes, attempt } =
+            match attempt::prepare(start, key, &self.setup.host) {
+                Ok(prepared) => prepared,
+                Err(reason) => {
+                    tracing::info!(%dispatch, %reason, "cannot be started");
+                    self.tell(dispatch, Outcome::Broken { reason }, Usage::default());
+                    return;
+                }
+            };
+        let (sender, departure) = oneshot::channel();
+        let live = Live { dispatch, key, departure: Some(sender), is_void: false };
+        self.live.insert(dispatch.task, live);
+        self.by_key.insert(key, dispatch.task);
+        self.watched.spawn(attempt.watch(departure));
+        self.setup.counters.started(self.live.len());
+        tracing::debug!(%dispatch, "starting");
+        let pipes = pipes.each_ref().map(|pipe| pipe.as_fd());
+        let Some(keeper) = &self.keeper else { return };
+        if let Err(error) = keeper.send(&Order::Start(spawn), &pipes).await
+            && error.kind() == io::ErrorKind::ArgumentListTooLong
+        {
+            self.depart(key, Departure::Refused(error.to_string()));
+        }
+        // With any other error the keeper is gone, and so will be whatever it had started.
+    }
+
+    /// Stops an attempt, or sees to it that it never begins.
+    async fn stop(&mut self, dispatch: Dispatch, reason: StopReason) {
+        let live = self.live.get(&dispatch.task).filter(|live| live.dispatch == dispatch);
+        if let Some(key) = live.map(|live| live.key) {
+            tracing::info!(%dispatch, ?reason, "stopping");
+            let grace = self.setup.kill_after;
+            self.order(&Order::Stop { key, grace }).await;
+            return;
+        }
+        self.waiting.retain(|start| start.dispatch != dispatch);
+        if self.knows(&dispatch) || !self.ended.admits(&dispatch) {
+            return;
+        }
+        if let Err(refusal) = self.setup.standing.admits(&dispatch) {
+            tracing::info!(%dispatch, %refusal, "nothing to stop");
+            return;
+        }
+        tracing::info!(%dispatch, ?reason, "stopped before it began");
+        self.tell(dispatch, Outcome::Stopped, Usage::default());
+    }
+
+    /// Takes in that an attempt has ended and everything about it is written.
+    fn finish(&mut self, finished: Finished) {
+        let Finished { dispatch, outcome, usage, place } = finished;
+        let is_void = self.live.remove(&dispatch.task).is_some_and(|live| {
+            self.by_key.remove(&live.key);
+            live.is_void
+        });
+        self.setup.host.logs.end(dispatch.task, dispatch.attempt);
+        self.setup.counters.ended(self.live.len());
+        tracing::debug!(%dispatch, ?outcome, "ended");
+        // Without a registration there is nobody to tell: the next one says that it is lost.
+        if is_void {
+            self.ended.insert(&dispatch);
+        } else {
+            self.tell(dispatch, outcome, usage);
+        }
+        if !place.clear_if_empty() {
+            tokio::task::spawn_blocking(move || place.clear());
+        }
+    }
+
+    /// Reports the end of an attempt, which then never starts again.
+    fn tell(&mut self, dispatch: Dispatch, outcome: Outcome, usage: Usage) {
+        self.ended.insert(&dispatch);
+        let report = attempt::report(dispatch, outcome, usage);
+        let Setup { outbox, journal, .. } = &mut self.setup;
+        // On its way while it is written down: the log is the better place for it.
+        let sequence = outbox.add(report.clone());
+        if let Err(error) = journal.append(sequence, &report, outbox) {
+            tracing::warn!(%error, "a report is in memory only until it is recorded");
+        }
+    }
+
+    async fn heed(&mut self, note: io::Result<Option<Note>>) {
+        match note {
+            Ok(Some(Note::Exited(exit))) => self.depart(exit.key, Departure::Exited(exit)),
+            Ok(Some(Note::Refused { key, reason })) => {
+                self.depart(key, Departure::Refused(reason));
+            }
+            Ok(Some(Note::Ready)) => self.begin().await,
+            Ok(None) => self.lose_keeper("it is gone"),
+            Err(error) => self.lose_keeper(&error.to_string()),
+        }
+    }
+
+    fn depart(&mut self, key: Key, departure: Departure) {
+        let live = self.by_key.get(&key).and_then(|task| self.live.get_mut(task));
+        if let Some(sender) = live.and_then(|live| live.departure.take()) {
+            // Its receiver waits for just this.
+            let _ = sender.send(departure);
+        }
+    }
+
+    /// Nothing of an earlier keeper is left: what it ran is lost, and work may begin.
+    async fn begin(&mut self) {
+        let Some(keeper) = &self.keeper else { return };
+        self.setup.standing.attach(keeper.line());
+        self.is_ready = true;
+        for key in self.by_key.keys().copied().collect::<Vec<_>>() {
+            self.depart(key, Departure::KeeperLost);
+        }
+        self.setup.ready.send_replace(true);
+        for start in std::mem::take(&mut self.waiting) {
+            self.start(start).await;
+        }
+    }
+
+    fn start_keeper(&mut self) {
+        self.retry_at = None;
+        match Keeper::start(&self.setup.keeper, &self.setup.dir) {
+            Ok(keeper) => self.keeper = Some(keeper),
+            Err(error) => self.lose_keeper(&error.to_string()),
+        }
+    }
+
+    fn lose_keeper(&mut self, reason: &str) {
+        tracing::error!(reason, running = self.live.len(), "the keeper is lost; starting another");
+        self.setup.standing.detach();
+        self.keeper = None;
+        self.is_ready = false;
+        self.retry_at = Some(Instant::now() + KEEPER_RETRY);
+    }
+
+    async fn order(&mut self, order: &Order) {
+        let Some(keeper) = &self.keeper else { return };
+        if let Err(error) = keeper.send(order, &[]).await {
+            tracing::warn!(%error, "the keeper takes no orders");
+        }
+    }
+
+    fn next_timer(&self) -> Option<Instant> {
+        let drain = self.drain.as_ref().and_then(|drain| drain.until);
+        [self.retry_at, drain, self.setup.journal.sync_due()].into_iter().flatten().min()
+    }
+
+    async fn tick(&mut self) {
+        let now = Instant::now();
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.start_keeper();
+        }
+        if self.setup.journal.sync_due().is_some_and(|at| at <= now) {
+            self.sync();
+        }
+        let drain = self.drain.as_mut();
+        if drain.and_then(|drain| drain.until.take_if(|until| *until <= now)).is_some() {
+            let grace = self.setup.kill_after;
+            for key in self.by_key.keys().copied().collect::<Vec<_>>() {
+                self.order(&Order::Stop { key, grace }).await;
+            }
+        }
+    }
+
+    /// Has the outbox synced, if it is needed, without waiting.
+    fn sync(&mut self) {
+        let Setup { outbox, journal, .. } = &mut self.setup;
+        if let Some(file) = journal.take_unsynced(outbox) {
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = file.and_then(|file| file.sync_data()) {
+                    tracing::error!(%error, "reports that wait do not outlive a power cut");
+                }
+            });
+        }
+    }
+
+    fn answer_who_waits(&mut self) {
+        if !self.live.is_empty() {
+            return;
+        }
+        // Whoever waited may have given up.
+        for done in self.quiesce.drain(..) {
+            let _ = done.send(());
+        }
+        if let Some(done) = self.drain.as_mut().and_then(|drain| drain.done.take()) {
+            let _ = done.send(());
+        }
+    }
+}
+
+/// What the keeper says next; for ever nothing if there is none.
+async fn next_note(keeper: &mut Option<Keeper>) -> io::Result<Option<Note>> {
+    match keeper {
+        Some(keeper) => keeper.next().await,
+        None => pending().await,
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,181 @@
+//! One attempt at a task, from the order to the report.
+
+pub(crate) mod artifacts;
+mod env;
+pub(crate) mod outputs;
+mod place;
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_model::command::ReportTask;
+use quorate_model::{Dispatch, Outcome, Usage};
+use tokio::net::unix::pipe;
+use tokio::sync::oneshot;
+
+use super::keeper::{Cause, Exit, Key, Spawn, Status};
+use super::logs::{Capture, Logs};
+use super::task::{Context, Kinds};
+use crate::protocol::StartTask;
+
+pub(crate) use env::BaseEnv;
+pub(crate) use place::{Place, run_directory};
+
+/// How long pipes may stay open once nothing of a task is left: only what hid from the
+/// keeper can still hold them.
+const DRAIN_MAX: Duration = Duration::from_millis(250);
+
+/// What attempts on this machine have in common.
+pub(crate) struct Host {
+    /// The directory of all attempts.
+    pub(crate) attempts: PathBuf,
+    /// Where every environment begins.
+    pub(crate) env: BaseEnv,
+    /// What tasks there may be.
+    pub(crate) kinds: Kinds,
+    /// What is printed.
+    pub(crate) logs: Arc<Logs>,
+}
+
+/// How it came that an attempt is over.
+#[derive(Debug)]
+pub(crate) enum Departure {
+    /// Its process ended.
+    Exited(Exit),
+    /// It could not be started.
+    Refused(String),
+    /// The keeper died, and everything with it.
+    KeeperLost,
+}
+
+/// An attempt that is about to start.
+pub(crate) struct Prepared {
+    /// For the keeper.
+    pub(crate) spawn: Spawn,
+    /// For the keeper: where its stdout and stderr go.
+    pub(crate) pipes: [OwnedFd; 2],
+    /// For [`Attempt::watch`].
+    pub(crate) attempt: Attempt,
+}
+
+/// An attempt, as it is watched.
+pub(crate) struct Attempt {
+    dispatch: Dispatch,
+    artifacts: Vec<String>,
+    place: Place,
+    capture: Capture,
+}
+
+/// An attempt that is over.
+pub(crate) struct Finished {
+    /// Which.
+    pub(crate) dispatch: Dispatch,
+    /// How it ended.
+    pub(crate) outcome: Outcome,
+    /// What it used.
+    pub(crate) usage: Usage,
+    /// To be cleared.
+    pub(crate) place: Place,
+}
+
+/// Prepares everything that an attempt needs, without starting it.
+///
+/// # Errors
+///
+/// Why it can't be started, in words for people.
+pub(crate) fn prepare(start: StartTask, key: Key, host: &Host) -> Result<Prepared, String> {
+    let StartTask { dispatch, workflow, id, kind, params, env, artifacts } = start;
+    let place = Place::of(&host.attempts, dispatch.task, dispatch.attempt);
+    let env = host.env.complete(&dispatch, &workflow, &id, env)?;
+    let context = Context { place: &place, path: env.path() };
+    let invocation = host.kinds.prepare(kind.as_str(), &params.value(), &context)?;
+    let failed = |error: std::io::Error| format!("the attempt cannot be prepared: {error}");
+    place.create().map_err(failed)?;
+    if let Some(script) = &invocation.script {
+        fs::write(place.script(), script).map_err(failed)?;
+    }
+    let (stdout, stdout_writer) = pipe().map_err(failed)?;
+    let (stderr, stderr_writer) = pipe().map_err(failed)?;
+    let spawn = Spawn {
+        key,
+        epoch: dispatch.epoch,
+        argv: invocation.argv,
+        env: env.into_variables(),
+        directory: place.work().to_string_lossy().into_owned(),
+        marker: place.output().to_string_lossy().into_owned(),
+    };
+    let follow = host.logs.begin(dispatch.task, dispatch.attempt);
+    let capture = Capture::new(stdout, stderr, place.log(), follow);
+    let attempt = Attempt { dispatch, artifacts, place, capture };
+    Ok(Prepared { spawn, pipes: [stdout_writer, stderr_writer], attempt })
+}
+
+fn pipe() -> std::io::Result<(pipe::Receiver, OwnedFd)> {
+    let (reader, writer) = std::io::pipe()?;
+    Ok((pipe::Receiver::from_owned_fd(reader.into())?, writer.into()))
+}
+
+impl Attempt {
+    /// Captures what it prints until it is over, then judges it.
+    pub(crate) async fn watch(mut self, departure: oneshot::Receiver<Departure>) -> Finished {
+        let departure = self.capture_until(departure).await;
+        let Self { dispatch, artifacts, place, mut capture } = self;
+        let (outcome, usage) = match departure {
+            Departure::Exited(Exit { status, cause, usage, .. }) => {
+                let outcome = match (cause, status) {
+                    (Cause::Stopped, _) => Outcome::Stopped,
+                    (Cause::LeaseOver, _) => Outcome::Lost,
+                    (Cause::Itself, Status::Code(0)) => {
+                        let outputs = std::mem::take(&mut capture.outputs);
+                        let outputs = outputs.finish(&place.output());
+                        outputs
+                            .and_then(|outputs| {
+                                artifacts::keep(&place, &artifacts).map(|()| outputs)
+                            })
+                            .map_or_else(broken, |outputs| Outcome::Succeeded { outputs })
+                    }
+                    (Cause::Itself, Status::Code(code)) => Outcome::Exited { code },
+                    (Cause::Itself, Status::Signal(signal)) => Outcome::Signalled { signal },
+                };
+                (outcome, usage)
+            }
+            Departure::Refused(reason) => {
+                (broken(format!("it could not be started: {reason}")), Usage::default())
+            }
+            Departure::KeeperLost => (Outcome::Lost, Usage::default()),
+        };
+        Finished { dispatch, outcome, usage, place }
+    }
+
+    async fn capture_until(&mut self, departure: oneshot::Receiver<Departure>) -> Departure {
+        let mut departure = pin!(departure);
+        let mut pump = pin!(self.capture.pump());
+        let mut is_drained = false;
+        let departed = loop {
+            tokio::select! {
+                departed = &mut departure => break departed,
+                () = &mut pump, if !is_drained => is_drained = true,
+            }
+        };
+        if !is_drained {
+            // Whatever is left in the pipes is read; late, nobody could have printed it.
+            let _ = tokio::time::timeout(DRAIN_MAX, pump).await;
+        }
+        // The agent drops its end only when it ends itself, and nobody reads this then.
+        departed.unwrap_or(Departure::KeeperLost)
+    }
+}
+
+fn broken(reason: String) -> Outcome {
+    Outcome::Broken { reason }
+}
+
+/// The report of an attempt.
+pub(crate) fn report(dispatch: Dispatch, outcome: Outcome, usage: Usage) -> ReportTask {
+    let Dispatch { task, attempt, token, worker, epoch } = dispatch;
+    ReportTask { task, attempt, token, worker, epoch, outcome, usage }
+}

@@ -1,0 +1,91 @@
+//! The registration of this worker, as session, agent and keeper share it.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use quorate_model::Dispatch;
+
+use super::keeper::{Line, Order};
+use super::lease::{BootNs, Lease, Refusal};
+use super::sys;
+
+/// The lease, if there is one, and the keeper that enforces it.
+///
+/// Every change goes to the keeper before anything that relies on it: both travel on one
+/// socket, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Standing {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    lease: Option<Lease>,
+    keeper: Option<Line>,
+}
+
+impl Standing {
+    /// The lease, also one that is over.
+    pub(crate) fn lease(&self) -> Option<Lease> {
+        self.lock().lease
+    }
+
+    /// The lease, if it holds.
+    pub(crate) fn held(&self, now: BootNs) -> Option<Lease> {
+        self.lease().filter(|lease| lease.holds(now))
+    }
+
+    /// Takes over a new registration.
+    pub(crate) fn grant(&self, lease: Lease) {
+        let mut inner = self.lock();
+        inner.lease = Some(lease);
+        inner.tell_keeper();
+    }
+
+    /// Takes in the answer to a renewal that was sent at `sent_at`.
+    pub(crate) fn renew(&self, sent_at: BootNs) {
+        let mut inner = self.lock();
+        let now = sys::boottime();
+        if inner.lease.as_mut().is_some_and(|lease| lease.renew(sent_at, now)) {
+            inner.tell_keeper();
+        }
+    }
+
+    /// Gives the registration up. The keeper is not told: what runs is killed by order.
+    pub(crate) fn revoke(&self) {
+        self.lock().lease = None;
+    }
+
+    /// Whether an attempt may start now.
+    pub(crate) fn admits(&self, dispatch: &Dispatch) -> Result<(), Refusal> {
+        let lease = self.lock().lease.ok_or(Refusal::OtherEpoch)?;
+        lease.admits(dispatch, sys::boottime())
+    }
+
+    /// From now on this keeper enforces the lease.
+    pub(crate) fn attach(&self, keeper: Line) {
+        let mut inner = self.lock();
+        inner.keeper = Some(keeper);
+        inner.tell_keeper();
+    }
+
+    /// There is no keeper any more.
+    pub(crate) fn detach(&self) {
+        self.lock().keeper = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every change is one assignment: a panic elsewhere leaves nothing half done.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn tell_keeper(&self) {
+        let (Some(lease), Some(keeper)) = (self.lease, &self.keeper) else { return };
+        let (warning, deadline) = (lease.warning(), lease.deadline);
+        let order = Order::Lease { epoch: lease.epoch, warning, deadline };
+        if let Err(error) = keeper.send(&order) {
+            tracing::warn!(%error, "the keeper does not hear of the lease: tasks will be killed");
+        }
+    }
+}

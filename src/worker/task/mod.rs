@@ -1,0 +1,91 @@
+//! The kinds of task that a worker knows. One file each, and a line in [`Kinds::new`].
+
+mod shell;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::attempt::Place;
+
+/// What a kind of task does with its params.
+pub(crate) trait TaskKind: Send + Sync {
+    /// What it is called in a workflow.
+    fn name(&self) -> &'static str;
+
+    /// How to start an attempt.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the params, in words for people.
+    fn prepare(&self, params: &Value, context: &Context<'_>) -> Result<Invocation, String>;
+}
+
+/// What a kind may need to know of an attempt.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Context<'a> {
+    /// Where it will run.
+    pub(crate) place: &'a Place,
+    /// Where its programs are looked for.
+    pub(crate) path: &'a str,
+}
+
+/// How to start an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Invocation {
+    /// A program, by absolute path, and its arguments.
+    pub(crate) argv: Vec<String>,
+    /// Written to [`Place::script`] first.
+    pub(crate) script: Option<String>,
+}
+
+/// Every kind that this worker knows.
+pub(crate) struct Kinds {
+    kinds: Vec<Box<dyn TaskKind>>,
+}
+
+impl Kinds {
+    /// All that are built in, with programs found in `path`.
+    pub(crate) fn new(path: &str) -> Self {
+        Self { kinds: vec![Box::new(shell::Shell::new(path))] }
+    }
+
+    /// How to start an attempt at a task of some kind.
+    ///
+    /// # Errors
+    ///
+    /// Why it can't be started, in words for people.
+    pub(crate) fn prepare(
+        &self,
+        kind: &str,
+        params: &Value,
+        context: &Context<'_>,
+    ) -> Result<Invocation, String> {
+        let found = self.kinds.iter().find(|known| known.name() == kind);
+        let found = found.ok_or_else(|| {
+            let known: Vec<_> = self.kinds.iter().map(|known| known.name()).collect();
+            format!("this worker knows no task kind {kind:?}, only {}", known.join(", "))
+        })?;
+        found.prepare(params, context)
+    }
+}
+
+/// The executable file called `name` in the directories of `path`, or at `name` itself if
+/// that is an absolute path.
+pub(crate) fn find_program(name: &str, path: &str) -> Result<String, String> {
+    let is_executable = |file: &PathBuf| {
+        file.metadata()
+            .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    let mut candidates: Box<dyn Iterator<Item = PathBuf>> = if name.starts_with('/') {
+        Box::new(std::iter::once(name.into()))
+    } else if name.is_empty() || name.contains('/') {
+        return Err(format!("{name:?} is neither the name of a program nor an absolute path"));
+    } else {
+        Box::new(path.split(':').filter(|dir| !dir.is_empty()).map(|dir| Path::new(dir).join(name)))
+    };
+    let found = candidates.find(is_executable);
+    let found = found.and_then(|file| file.into_os_string().into_string().ok());
+    found.ok_or_else(|| format!("this worker has no program {name:?}"))
+}

@@ -1,0 +1,100 @@
+//! The lease: renewed from when a renewal was sent, and the end of everything when it ends.
+
+use std::time::{Duration, Instant};
+
+use quorate_model::{DurationMs, Outcome, WorkerId};
+
+use super::fixture::*;
+use crate::protocol::{FromWorker, ToWorker};
+
+const SHORT: DurationMs = DurationMs(1_500);
+
+#[tokio::test]
+async fn tasks_outlive_many_leases_that_are_renewed() {
+    let (world, mut line) = World::registered(DurationMs(400)).await;
+    line.start(world.noting(dispatch(0, 1, 11), "sleep 1.5")).await;
+    assert_eq!(line.outcome().await, Outcome::Succeeded { outputs: None });
+}
+
+#[tokio::test]
+async fn without_renewals_tasks_are_asked_then_killed_before_a_new_registration() {
+    let (mut world, mut line) = World::registered(SHORT).await;
+    line.answers_renewals = false;
+    let begun = Instant::now();
+    let ledger = world.ledger();
+    let script = format!(
+        "trap 'echo asked >> {0}' TERM; while :; do sleep 0.02; date +%s%N > {0}.beat; done",
+        ledger.display()
+    );
+    line.start(world.noting(dispatch(0, 1, 11), &script)).await;
+    // The worker looks for another server first; none answers.
+    while begun.elapsed() < Duration::from_millis(SHORT.0) {
+        drop(line);
+        line = world.line().await;
+        match line.next().await {
+            Some(FromWorker::Resume { .. }) => assert!(begun.elapsed().as_millis() < 1_500),
+            Some(FromWorker::Register { worker, .. }) => {
+                assert_eq!(worker, Some(WorkerId(1)));
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(begun.elapsed() < Duration::from_millis(SHORT.0 + 1_000), "{:?}", begun.elapsed());
+    assert_eq!(world.written(), ["t0:1", "asked"]);
+    let beat = std::fs::read_to_string(ledger.with_extension("beat")).unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(std::fs::read_to_string(ledger.with_extension("beat")).unwrap(), beat);
+}
+
+#[tokio::test]
+async fn a_leader_that_falls_silent_is_left_while_the_lease_holds() {
+    let (mut world, mut line) = World::registered(SHORT).await;
+    line.start(world.noting(dispatch(0, 1, 11), "sleep 1")).await;
+    line.answers_renewals = false;
+    assert_eq!(line.next().await, None, "it hangs up");
+    let mut line = world.resume(10).await;
+    assert_eq!(line.outcome().await, Outcome::Succeeded { outputs: None });
+}
+
+#[tokio::test]
+async fn answers_that_come_late_or_out_of_order_extend_nothing() {
+    let (mut world, mut line) = World::registered(SHORT).await;
+    let lease_left = |world: &World| world.worker.as_ref().unwrap().status().registered.unwrap().2;
+    let first = line.renewal().await;
+    let second = line.renewal().await;
+    line.say(ToWorker::Renewed { sent_at: second }).await;
+    line.say(ToWorker::Renewed { sent_at: u64::MAX }).await;
+    line.say(ToWorker::Renewed { sent_at: first }).await;
+    // Two renewals are a quarter of the lease apart, and what is left is less than the lease.
+    until("the answer has come", || lease_left(&world).as_millis() > 1_150).await;
+    assert!(lease_left(&world).as_millis() <= 1_500);
+    line.answers_renewals = false;
+    while line.next().await.is_some() {}
+    let mut line = loop {
+        let mut line = world.line().await;
+        if let Some(FromWorker::Register { .. }) = line.next().await {
+            break line;
+        }
+    };
+    // The answer to a renewal of the old registration revives nothing.
+    line.say(ToWorker::Renewed { sent_at: second }).await;
+    assert_eq!(line.next().await, None);
+    assert_eq!(world.worker.as_ref().unwrap().status().registered, None);
+}
+
+/// R6: the order comes when the lease has just ended, and before the worker says so.
+#[tokio::test]
+async fn starts_nothing_once_the_lease_is_over() {
+    let (mut world, line) = World::registered(DurationMs(300)).await;
+    let over = Instant::now() + Duration::from_millis(300);
+    tokio::time::sleep_until(over.into()).await;
+    let late = world.noting(dispatch(0, 1, 11), "");
+    // The worker may have hung up.
+    let _ = tokio::time::timeout(PATIENCE, async move {
+        line.start(late).await;
+        line.keep_up().await;
+    });
+    world.register(Some(WorkerId(1)), 20).await;
+    assert!(world.written().is_empty());
+}

@@ -1,0 +1,26 @@
+//! A whole worker, its keeper a process of its own, against a leader that the test plays.
+//!
+//! The keeper is this very test program, started over to run one test that is none:
+//! [`keeper_process`]. The same way a worker becomes a process that can be killed.
+
+mod attempts;
+mod fixture;
+mod lease;
+mod orders;
+mod processes;
+
+/// Not a test: what the others start as a keeper.
+#[test]
+fn keeper_process() {
+    if let Some(dir) = fixture::argument_after("--dir") {
+        super::keeper::run(dir.as_ref());
+    }
+}
+
+/// Not a test: what the others start as a worker that can be killed.
+#[test]
+fn worker_process() {
+    if let Some(dir) = fixture::argument_after("--worker") {
+        processes::be_a_worker(dir.as_ref());
+    }
+}
