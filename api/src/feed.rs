@@ -135,13 +135,14 @@ impl Feed {
         Cursor(ring.dropped + ring.events.len() as u64)
     }
 
-    /// Before the first event of the entry at `index`; later if there is none of it.
-    pub(crate) fn at(&self, index: LogIndex) -> Result<Cursor, Overrun> {
+    /// Before the first event of the entries after `index`, if none of them is lost. Events of
+    /// earlier entries may yet come.
+    pub(crate) fn after(&self, index: LogIndex) -> Result<Cursor, Overrun> {
         let ring = self.ring();
-        if index <= ring.complete_after {
+        if index < ring.complete_after {
             return Err(Overrun);
         }
-        let before = ring.events.partition_point(|&(at, _)| at < index);
+        let before = ring.events.partition_point(|&(at, _)| at <= index);
         Ok(Cursor(ring.dropped + before as u64))
     }
 
@@ -230,14 +231,14 @@ mod tests {
         for index in [5, 5, 8] {
             push(&feed, index);
         }
-        assert_eq!(feed.at(LogIndex(3)), Err(Overrun));
-        let cursor = feed.at(LogIndex(5)).unwrap();
+        assert_eq!(feed.after(LogIndex(2)), Err(Overrun));
+        let cursor = feed.after(LogIndex(3)).unwrap();
         let (events, next) = feed.read(cursor).unwrap();
         assert_eq!(events.len(), 3);
         assert_eq!(next, feed.end());
-        let (events, _) = feed.read(feed.at(LogIndex(6)).unwrap()).unwrap();
+        let (events, _) = feed.read(feed.after(LogIndex(5)).unwrap()).unwrap();
         assert_eq!(events, [(LogIndex(8), CHANGE)]);
-        assert_eq!(feed.at(LogIndex(9)), Ok(feed.end()));
+        assert_eq!(feed.after(LogIndex(8)), Ok(feed.end()));
     }
 
     #[test]
@@ -248,8 +249,8 @@ mod tests {
             push(&feed, index);
         }
         assert_eq!(feed.read(cursor), Err(Overrun));
-        assert_eq!(feed.at(LogIndex(1)), Err(Overrun));
-        assert_eq!(feed.read(feed.at(LogIndex(2)).unwrap()).unwrap().0.len(), EVENTS_READ_MAX);
+        assert_eq!(feed.after(LogIndex(0)), Err(Overrun));
+        assert_eq!(feed.read(feed.after(LogIndex(1)).unwrap()).unwrap().0.len(), EVENTS_READ_MAX);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Lines out of the bytes of a log, as workers keep it: `TIME stdout|stderr F|P TEXT`.
 
+use jiff::Timestamp;
+
 use crate::view::{LogLine, LogStream};
 
 /// A line that is longer is passed on in pieces. Workers break lines well before.
@@ -67,9 +69,10 @@ impl Lines {
         let is_first = std::mem::take(&mut self.is_first);
         let text = line.strip_suffix(b"\n").unwrap_or(&line);
         match parse(text, self.next) {
-            Some(line) => Some(line),
             // Somebody asked for an offset within a line: there the log is not cut.
+            Some(line) if is_first && line.ts.parse::<Timestamp>().is_err() => None,
             None if is_first => None,
+            Some(line) => Some(line),
             None => Some(Line {
                 ts: String::new(),
                 stream: LogStream::Stdout,

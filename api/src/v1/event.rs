@@ -49,14 +49,15 @@ pub(super) async fn stream(call: Call) -> Answered {
     let edge = Arc::clone(&call.edge);
     // Before the cursor, so that no change falls in between.
     let changes = edge.feed.watch(Topic::All);
-    // Before the cursor as well: with this index nothing is missed, should it break at once.
-    let LogIndex(index) = edge.applied();
-    let cursor = begin(&call, query)?;
+    let applied = edge.applied();
+    let known = known(&call, query, applied)?;
+    let cursor = edge.feed.after(known);
     let streaming = Streaming {
         edge,
         topics,
         is_ndjson,
         cursor,
+        known,
         changes,
         leader: None,
         ping_at: Instant::now() + PING_EVERY,
@@ -68,25 +69,23 @@ pub(super) async fn stream(call: Call) -> Answered {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(media)),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (INDEX, HeaderValue::from(index)),
+        // With this index nothing is missed, should the stream break at once.
+        (INDEX, HeaderValue::from(applied.0)),
         // For proxies that would hold back what is meant to arrive at once.
         (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
     Ok((headers, body).into_response())
 }
 
-/// Where the stream begins.
-fn begin(call: &Call, query: Query<'_>) -> Result<Result<Cursor, Overrun>, Failure> {
+/// The last entry that the client knows all of; `applied` if it does not say.
+fn known(call: &Call, query: Query<'_>, applied: LogIndex) -> Result<LogIndex, Failure> {
     let seen = call.header(&LAST_EVENT_ID)?.map(str::trim).filter(|id| !id.is_empty());
     if let Some(seen) = seen {
-        let seen = seen.parse().map_err(|_| bad_header(&LAST_EVENT_ID, "it is a number"))?;
-        // The entry itself once more: its other events may not have been seen.
-        return Ok(call.edge.feed.at(LogIndex(seen)));
+        let seen: u64 = seen.parse().map_err(|_| bad_header(&LAST_EVENT_ID, "it is a number"))?;
+        // That entry once more: its other events may not have been seen.
+        return Ok(LogIndex(seen.saturating_sub(1)));
     }
-    Ok(match query.parsed::<u64>("index")? {
-        Some(seen) => call.edge.feed.at(LogIndex(seen.saturating_add(1))),
-        None => Ok(call.edge.feed.end()),
-    })
+    Ok(query.parsed("index")?.map_or(applied, LogIndex))
 }
 
 /// What a stream is about; everything if nothing is named.
@@ -151,6 +150,8 @@ struct Streaming {
     topics: Topics,
     is_ndjson: bool,
     cursor: Result<Cursor, Overrun>,
+    /// Nothing is told of this entry and those before: the ring may get them yet.
+    known: LogIndex,
     changes: watch::Receiver<()>,
     /// Who was last said to lead; `None` if nothing was said yet.
     leader: Option<Option<u64>>,
@@ -234,7 +235,7 @@ impl Streaming {
         events.retain(|&(index, event)| {
             // But of workflows only the entry tells which.
             let is_last = last.get(&event) == Some(&index) || event == Event::Workflows;
-            is_last && self.may_concern(event)
+            index > self.known && is_last && self.may_concern(event)
         });
         events.dedup();
         let mut found = Found::default();
