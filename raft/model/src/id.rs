@@ -207,3 +207,39 @@ impl fmt::Display for Json {
         f.write_str(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_is_a_word_of_the_narrow_alphabet() {
+        for good in ["a", "_", "9", "A.b-c_d", &"x".repeat(NAME_BYTES_MAX)] {
+            assert_eq!(good.parse::<Name>().unwrap().as_str(), good);
+        }
+        for bad in ["", ".", "-a", "a b", "a/b", "\u{e4}", "a\n", &"x".repeat(NAME_BYTES_MAX + 1)] {
+            assert!(bad.parse::<Name>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn json_is_written_one_way() {
+        let one: serde_json::Value =
+            serde_json::from_str(r#"{ "b": [1, 2.50], "a": {} }"#).unwrap();
+        assert_eq!(Json::new(&one).as_str(), r#"{"a":{},"b":[1,2.5]}"#);
+    }
+
+    #[test]
+    fn ids_are_read_as_they_are_written() {
+        assert_eq!(WorkerId(7).to_string().parse(), Ok(WorkerId(7)));
+        assert_eq!("#3".parse(), Ok(Attempt(3)));
+        assert_eq!("3".parse(), Ok(Attempt(3)));
+        assert!("w".parse::<WorkerId>().is_err());
+    }
+
+    #[test]
+    fn time_ends_and_does_not_wrap() {
+        assert_eq!(UnixMs(u64::MAX).after(DurationMs(1)), UnixMs(u64::MAX));
+        assert_eq!(UnixMs(1).since(UnixMs(2)), DurationMs(0));
+    }
+}

@@ -113,3 +113,39 @@ impl Keys {
         self.generations.iter().map(|one| one.records.len()).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: usize) -> IdempotencyKey {
+        IdempotencyKey { key: format!("k{number}"), request_hash: 0 }
+    }
+
+    #[test]
+    fn past_a_million_the_oldest_are_forgotten() {
+        let mut keys = Keys::default();
+        let most = GENERATION_KEYS_MAX * GENERATIONS_MAX;
+        for number in 0..=most {
+            keys.forget(UnixMs(0));
+            keys.remember(UnixMs(0), key(number), Ok(Reply::Done));
+        }
+        keys.forget(UnixMs(0));
+        assert!(keys.count() <= most);
+        assert_eq!(keys.answered(&key(0)), Ok(None));
+        assert_eq!(keys.answered(&key(most)), Ok(Some(Ok(Reply::Done))));
+    }
+
+    #[test]
+    fn a_copy_shares_all_but_the_youngest() {
+        let mut keys = Keys::default();
+        for number in 0..=GENERATION_KEYS_MAX {
+            keys.remember(UnixMs(0), key(number), Ok(Reply::Done));
+        }
+        let copy = keys.clone();
+        keys.remember(UnixMs(0), key(usize::MAX), Ok(Reply::Done));
+        let shared =
+            |at: usize| Arc::ptr_eq(&keys.generations[at].records, &copy.generations[at].records);
+        assert!(shared(0) && !shared(1));
+    }
+}

@@ -294,3 +294,54 @@ fn lose(state: &mut State, output: &mut Output, task: TaskId) {
         make_ready(state, output, task);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: [TriggerRule; 6] = [
+        TriggerRule::AllSuccess,
+        TriggerRule::AllDone,
+        TriggerRule::OneSuccess,
+        TriggerRule::OneFailed,
+        TriggerRule::NoneFailed,
+        TriggerRule::Always,
+    ];
+
+    const ENDS: [TaskEnd; 3] = [TaskEnd::Succeeded, TaskEnd::Failed, TaskEnd::Skipped];
+
+    /// What a rule makes of four predecessors that end one after another; it is asked after
+    /// each, and its first answer counts.
+    fn decided(rule: TriggerRule, ends: &[TaskEnd]) -> Verdict {
+        let mut tally = Tally::default();
+        for &end in ends {
+            tally.count(end);
+            let verdict = judge(rule, tally, 4);
+            if verdict != Verdict::Wait {
+                return verdict;
+            }
+        }
+        Verdict::Wait
+    }
+
+    #[test]
+    fn no_rule_depends_on_the_order_of_ends() {
+        for rule in RULES {
+            for code in 0..81_usize {
+                let ends = [code % 3, code / 3 % 3, code / 9 % 3, code / 27].map(|at| ENDS[at]);
+                let mut sorted = ends;
+                sorted.sort_unstable();
+                let verdict = decided(rule, &ends);
+                assert_eq!(verdict, decided(rule, &sorted), "{rule:?} of {ends:?}");
+                assert_ne!(verdict, Verdict::Wait, "{rule:?} of {ends:?} is never decided");
+            }
+        }
+    }
+
+    #[test]
+    fn every_rule_starts_a_task_that_needs_nothing() {
+        for rule in RULES {
+            assert_eq!(judge(rule, Tally::default(), 0), Verdict::Ready, "{rule:?}");
+        }
+    }
+}

@@ -304,4 +304,54 @@ mod tests {
         let expected = "unexpected end of variable block, expected identifier or integer";
         assert_eq!((error.line, error.reason.as_str()), (3, expected));
     }
+
+    fn render(text: &str) -> Result<String, ExpressionError> {
+        let long = "x".repeat(200_000);
+        let params = minijinja::context! { day => "monday", long => long };
+        let renderer = Renderer { context: minijinja::context! { params => params } };
+        Pass { renderer: &renderer, bytes: 0 }.text("here", text)
+    }
+
+    fn reason(text: &str) -> String {
+        render(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn evaluates_expressions() {
+        assert_eq!(render("${{ params.day | upper }} ${{ 1 + 1 }}"), Ok("MONDAY 2".to_owned()));
+        assert_eq!(render("a\n${{ params['day'] }}\n"), Ok("a\nmonday\n".to_owned()));
+        assert_eq!(render("${{ '<&>' }}"), Ok("<&>".to_owned()), "nothing is escaped");
+    }
+
+    #[test]
+    fn what_is_not_there_is_an_error() {
+        assert_eq!(reason("${{ params.month }}"), "here: undefined value among params.month");
+        assert_eq!(reason("\n${{ nothing }}"), "here: undefined value among nothing (line 2)");
+        assert_eq!(render("${{ params.month | default('may') }}"), Ok("may".to_owned()));
+    }
+
+    #[test]
+    fn the_leader_outlives_every_template() {
+        for text in [
+            "${{ 'x' * 100000000 }}",
+            "${{ range(100000) | join('x' * 1000) }}",
+            "${% for a in range(1000) %}${% for b in range(1000) %}x${% endfor %}${% endfor %}${{ 1 }}",
+            "${% set x = namespace(v='xx') %}${% for i in range(60) %}${% set x.v = x.v ~ x.v %}${% endfor %}${{ 1 }}",
+            "${% macro f() %}${{ f() }}${% endmacro %}${{ f() }}",
+        ] {
+            assert!(render(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn texts_of_one_task_have_a_limit_together() {
+        let text = "${{ params.long }}";
+        let params = minijinja::context! { long => "x".repeat(200_000) };
+        let renderer = Renderer { context: minijinja::context! { params => params } };
+        let mut pass = Pass { renderer: &renderer, bytes: 0 };
+        assert_eq!(pass.text("first", text).map(|text| text.len()), Ok(200_000));
+        let refused = pass.text("second", text);
+        let place = "second".to_owned();
+        assert_eq!(refused, Err(ExpressionError::TooLarge { place, bytes: 400_000 }));
+    }
 }

@@ -74,3 +74,62 @@ impl Graph {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workflow::{Retry, TriggerRule};
+    use crate::{Json, Name};
+
+    fn tasks(needs: &[&[u32]]) -> Vec<TaskDefinition> {
+        let task = |(at, needs): (usize, &&[u32])| TaskDefinition {
+            id: format!("t{at}").parse::<Name>().unwrap(),
+            title: String::new(),
+            needs: needs.to_vec(),
+            trigger_rule: TriggerRule::AllSuccess,
+            kind: "run".parse().unwrap(),
+            params: Json::new(&serde_json::Value::Null),
+            env: [].into(),
+            retry: Retry::default(),
+            timeout: None,
+            runs_on: [].into(),
+            artifacts: Vec::new(),
+        };
+        needs.iter().enumerate().map(task).collect()
+    }
+
+    #[test]
+    fn successors_are_the_needs_turned_round() {
+        let graph = Graph::new(&tasks(&[&[], &[0], &[0], &[1, 2]]));
+        assert_eq!(graph.successors(0), [1, 2]);
+        assert_eq!(graph.successors(1), [3]);
+        assert_eq!(graph.successors(3), [0; 0]);
+        assert_eq!(graph.successors(4), [0; 0]);
+    }
+
+    #[test]
+    fn finds_the_cycle_and_not_what_leads_to_it() {
+        assert_eq!(Graph::cycle(&tasks(&[&[], &[0], &[0, 1]])), None);
+        assert_eq!(Graph::cycle(&tasks(&[&[0]])), Some(vec![0]));
+        // 3 and 4 come after the cycle of 1 and 2, 0 before.
+        let cycle = Graph::cycle(&tasks(&[&[], &[0, 2], &[1], &[2], &[3]])).unwrap();
+        assert_eq!(cycle.len(), 2);
+        assert!(cycle.contains(&1) && cycle.contains(&2));
+    }
+
+    #[test]
+    fn each_of_a_cycle_needs_the_one_before() {
+        let tasks = tasks(&[&[3], &[0], &[1], &[2]]);
+        let cycle = Graph::cycle(&tasks).unwrap();
+        assert_eq!(cycle.len(), 4);
+        for (before, after) in cycle.iter().zip(cycle.iter().cycle().skip(1)) {
+            assert!(tasks[*after].needs.contains(&u32::try_from(*before).unwrap()));
+        }
+    }
+
+    #[test]
+    fn needs_that_do_not_exist_are_passed_over() {
+        assert_eq!(Graph::cycle(&tasks(&[&[7], &[0, u32::MAX]])), None);
+        assert_eq!(Graph::cycle(&tasks(&[&[7, 1], &[9, 0]])).unwrap().len(), 2);
+    }
+}

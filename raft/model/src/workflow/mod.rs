@@ -209,3 +209,60 @@ impl Retry {
         DurationMs(delay)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn retry(delay: u64, backoff_permille: u32, max_delay: u64) -> Retry {
+        let (delay, max_delay) = (DurationMs(delay), DurationMs(max_delay));
+        Retry { limit: 9, delay, backoff_permille, max_delay }
+    }
+
+    fn delays(retry: Retry) -> Vec<u64> {
+        (1..=5).map(|failures| retry.delay_after(failures).0).collect()
+    }
+
+    #[test]
+    fn delay_grows_by_the_backoff_up_to_the_longest() {
+        assert_eq!(delays(retry(100, 2_000, 500)), [100, 200, 400, 500, 500]);
+        assert_eq!(delays(retry(100, 1_500, 10_000)), [100, 150, 225, 337, 505]);
+        assert_eq!(delays(retry(100, 1_000, 10_000)), [100; 5]);
+        assert_eq!(delays(retry(900, 2_000, 500)), [500; 5]);
+    }
+
+    #[test]
+    fn delay_can_shrink_and_be_nothing() {
+        assert_eq!(delays(retry(100, 500, 10_000)), [100, 50, 25, 12, 6]);
+        assert_eq!(delays(retry(100, 0, 10_000)), [100, 0, 0, 0, 0]);
+        assert_eq!(delays(retry(0, 2_000, 10_000)), [0; 5]);
+    }
+
+    #[test]
+    fn delay_ends_at_the_end_of_time() {
+        assert_eq!(delays(retry(u64::MAX, u32::MAX, u64::MAX)), [u64::MAX; 5]);
+        assert_eq!(retry(1, 2_000, u64::MAX).delay_after(u32::MAX).0, u64::MAX);
+        assert_eq!(retry(7, 2_000, u64::MAX).delay_after(0).0, 7);
+    }
+
+    #[test]
+    fn id_depends_on_everything_it_says() {
+        let mut definition = Definition {
+            description: String::new(),
+            labels: BTreeMap::new(),
+            params: BTreeMap::new(),
+            env: BTreeMap::new(),
+            timeout: None,
+            tasks: Vec::new(),
+            outputs: BTreeMap::new(),
+            source: String::new(),
+        };
+        // Written down, for nodes of different versions must agree on it for ever.
+        let id = DefinitionId(ID_OF_NOTHING);
+        assert_eq!(definition.id(), id);
+        definition.source.push('#');
+        assert_ne!(definition.id(), id);
+    }
+
+    const ID_OF_NOTHING: u128 = 250_063_595_265_837_709_824_447_815_562_368_831_261;
+}

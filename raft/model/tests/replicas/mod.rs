@@ -1,17 +1,21 @@
 //! A state machine that is checked at every step.
 
-use quorate_model::{Applied, Entry, LogIndex, Request, State, UnixMs};
+use std::collections::BTreeSet;
+
+use quorate_model::{Applied, Entry, Event, LogIndex, Request, State, UnixMs};
 
 /// A state, its log, and what is demanded of both after each entry:
 /// the invariants hold; a twin that got the entry over the wire is in the same state; and
 /// the state survives being written to a snapshot and read back.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Replicas {
     pub(crate) state: State,
     twin: State,
     log: Vec<(LogIndex, Entry)>,
     /// A snapshot, and how many entries are in it.
     snapshot: Option<(State, usize)>,
+    /// Refusals, effects and statuses that came about: what a test has reached at all.
+    pub(crate) seen: BTreeSet<String>,
 }
 
 impl Replicas {
@@ -37,7 +41,27 @@ impl Replicas {
             panic!("invariant broken by entry {index} {carried:?}: {broken}");
         }
         self.log.push((index, carried));
+        self.notice(&applied);
         applied
+    }
+
+    fn notice(&mut self, applied: &Applied) {
+        let replies = applied.answers.iter().map(|answer| match &answer.reply {
+            Ok(reply) => variant(reply),
+            Err(rejection) => variant(rejection),
+        });
+        let effects = applied.effects.iter().map(variant);
+        self.seen.extend(replies.chain(effects));
+        let replayed = applied.answers.iter().any(|answer| answer.replayed);
+        self.seen.extend(replayed.then(|| "Replayed".to_owned()));
+        for event in &applied.events {
+            if let &Event::Task(id) = event
+                && let Ok(task) = self.state.task(id)
+            {
+                self.seen.insert(task.end().map_or_else(|| variant(&task.status), |e| variant(&e)));
+                self.seen.extend(task.attempts.last().map(|past| variant(&past.outcome)));
+            }
+        }
     }
 
     /// Keeps a snapshot of the present state, to be the base of [`agree`](Self::agree).
@@ -59,6 +83,13 @@ impl Replicas {
         }
         assert_eq!(resumed, self.state, "a snapshot and its tail come to the same state");
     }
+}
+
+/// The name of a variant.
+fn variant(value: &impl std::fmt::Debug) -> String {
+    let text = format!("{value:?}");
+    let end = text.find(|c: char| !c.is_alphanumeric()).unwrap_or(text.len());
+    text[..end].to_owned()
 }
 
 /// What arrives at the other end of a wire or a file.

@@ -1,0 +1,180 @@
+//! Commands at random: half of them fit the state they meet, the rest are stale, repeated,
+//! or name what never was.
+
+use quorate_model::command::{
+    AdvanceClock, AssignTask, CancelRun, DeleteWorkflow, EndLease, FailTask, MintNodeId,
+    PruneHistory, PutWorkflow, RegisterWorker, ReportTask, StartRun, WorkflowSource,
+};
+use quorate_model::{
+    Attempt, Command, Dispatch, DurationMs, Effect, Epoch, FencingToken, IdempotencyKey, Json,
+    LeaseEnd, Outcome, Request, RunId, State, TaskId, Trigger, Usage, WorkerId,
+};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::dice::Dice;
+use crate::notation;
+use crate::world::dag;
+
+/// Lines that break a rule, each another one.
+const BROKEN: [&str; 6] = ["", "a a", "a b<-@7", "a b c<-@1,@0", "a<-b b<-a", "a:retry=1001"];
+
+/// Attempts that are remembered, to be reported once more.
+const REMEMBERED_MAX: usize = 100;
+
+pub(crate) struct Nonsense {
+    dice: Dice,
+    now: u64,
+    started: Vec<Dispatch>,
+}
+
+impl Nonsense {
+    pub(crate) fn new(dice: Dice) -> Self {
+        Self { dice, now: 1_000, started: Vec::new() }
+    }
+
+    /// An entry of up to four requests, and the clock that it was proposed by.
+    pub(crate) fn entry(&mut self, state: &State) -> (u64, Vec<Request>) {
+        self.now = match self.dice.below(20) {
+            0 => self.now.saturating_sub(5_000),
+            1 => self.now.saturating_add(self.dice.below(100_000_000)),
+            _ => self.now.saturating_add(self.dice.below(200)),
+        };
+        let count = self.dice.below(5);
+        (self.now, (0..count).map(|_| self.request(state)).collect())
+    }
+
+    pub(crate) fn remember(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            let (Effect::Start(dispatch) | Effect::Stop(dispatch, _)) = effect;
+            self.started.push(dispatch);
+        }
+        let surplus = self.started.len().saturating_sub(REMEMBERED_MAX);
+        self.started.drain(..surplus);
+    }
+
+    fn request(&mut self, state: &State) -> Request {
+        let key = self.dice.percent(20).then(|| IdempotencyKey {
+            key: "k".repeat(self.dice.index(8)),
+            request_hash: self.dice.below(2),
+        });
+        Request { key, command: self.command(state) }
+    }
+
+    fn command(&mut self, state: &State) -> Command {
+        match self.dice.below(24) {
+            0 => Command::PutWorkflow(PutWorkflow {
+                name: self.workflow(),
+                definition: self.definition(),
+                expected_version: self.dice.percent(30).then(|| self.small()),
+            }),
+            1 => Command::DeleteWorkflow(DeleteWorkflow { name: self.workflow() }),
+            2..=5 => Command::StartRun(Box::new(self.start())),
+            6 => Command::CancelRun(CancelRun { run: self.run(), reason: String::new() }),
+            7..=11 => Command::AssignTask(self.assign(state)),
+            12 => Command::FailTask(FailTask { task: self.task(state), reason: String::new() }),
+            13..=17 => Command::ReportTask(self.report()),
+            18 | 19 => Command::RegisterWorker(self.register()),
+            20 => Command::EndLease(self.end_lease(state)),
+            21 => Command::PruneHistory(PruneHistory { runs: vec![self.run()] }),
+            22 => Command::MintNodeId(MintNodeId {}),
+            _ => Command::AdvanceClock(AdvanceClock {}),
+        }
+    }
+
+    fn small(&mut self) -> u32 {
+        u32::try_from(self.dice.below(4)).expect("a handful")
+    }
+
+    fn workflow(&mut self) -> quorate_model::Name {
+        notation::name(["v", "w"][self.dice.index(2)])
+    }
+
+    fn definition(&mut self) -> quorate_model::workflow::Definition {
+        if self.dice.percent(20) {
+            let line = self.dice.pick(&BROKEN);
+            return notation::workflow(line).expect("a line can be read, though it means nothing");
+        }
+        dag::any(&mut self.dice)
+    }
+
+    fn run(&mut self) -> RunId {
+        RunId(Uuid::from_u128(u128::from(self.dice.below(12))))
+    }
+
+    fn start(&mut self) -> StartRun {
+        let name = self.workflow();
+        let source = if self.dice.percent(50) {
+            WorkflowSource::Inline { name, definition: self.definition() }
+        } else {
+            WorkflowSource::Stored { name, version: self.small() }
+        };
+        let params = Json::new(&json!({}));
+        StartRun { run: self.run(), source, params, labels: [].into(), trigger: Trigger::Manual }
+    }
+
+    /// One that is ready, or any at all.
+    fn task(&mut self, state: &State) -> TaskId {
+        let ready: Vec<TaskId> = state.ready().take(8).collect();
+        if ready.is_empty() || self.dice.percent(30) {
+            let index = *self.dice.pick(&[0, 1, 2, 5, u32::MAX]);
+            return TaskId { run: self.run(), index };
+        }
+        *self.dice.pick(&ready)
+    }
+
+    fn worker(&mut self, state: &State) -> (WorkerId, Epoch) {
+        let known: Vec<(WorkerId, Epoch)> =
+            state.workers().iter().map(|(&id, worker)| (id, worker.epoch)).collect();
+        if known.is_empty() || self.dice.percent(10) {
+            return (WorkerId(self.dice.below(9)), Epoch(self.dice.below(9)));
+        }
+        *self.dice.pick(&known)
+    }
+
+    fn assign(&mut self, state: &State) -> AssignTask {
+        let (worker, epoch) = self.worker(state);
+        AssignTask { task: self.task(state), worker, epoch, rendered: None }
+    }
+
+    /// Of an attempt that was started, now or long ago, perhaps with a detail that is wrong.
+    fn report(&mut self) -> ReportTask {
+        let nothing = Dispatch {
+            task: TaskId { run: self.run(), index: 0 },
+            attempt: Attempt(1),
+            token: FencingToken(1),
+            worker: WorkerId(2),
+            epoch: Epoch(2),
+        };
+        let mut of = if self.started.is_empty() { nothing } else { *self.dice.pick(&self.started) };
+        match self.dice.below(20) {
+            0 => of.attempt = Attempt(of.attempt.0 + 1),
+            1 => of.token = FencingToken(of.token.0 + 1),
+            2 => of.epoch = Epoch(0),
+            3 => of.task.index += 1,
+            _ => {}
+        }
+        let Dispatch { task, attempt, token, worker, epoch } = of;
+        let outcome = match self.dice.below(8) {
+            0 => Outcome::Exited { code: -1 },
+            1 => Outcome::Signalled { signal: 9 },
+            2 => Outcome::Broken { reason: "no shell".to_owned() },
+            3 => Outcome::Stopped,
+            4 => Outcome::Lost,
+            _ => Outcome::Succeeded { outputs: Some(Json::new(&json!({"n": 1}))) },
+        };
+        ReportTask { task, attempt, token, worker, epoch, outcome, usage: Usage::default() }
+    }
+
+    fn register(&mut self) -> RegisterWorker {
+        let worker = self.dice.percent(50).then(|| WorkerId(self.dice.below(60)));
+        let (name, slots) = (notation::name("node"), self.small());
+        RegisterWorker { worker, name, labels: [].into(), slots, lease: DurationMs(1) }
+    }
+
+    fn end_lease(&mut self, state: &State) -> EndLease {
+        let (worker, epoch) = self.worker(state);
+        let cause = *self.dice.pick(&[LeaseEnd::Expired, LeaseEnd::Released]);
+        EndLease { worker, epoch, cause }
+    }
+}

@@ -1,0 +1,135 @@
+//! What really happened, kept apart from the state, and what must never happen.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate_model::workflow::TriggerRule;
+use quorate_model::{
+    Applied, Command, FencingToken, Outcome, Reply, Request, RunId, State, TaskEnd, TaskId,
+};
+
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    /// Tasks with a live process.
+    alive: BTreeSet<TaskId>,
+    tokens: BTreeMap<TaskId, FencingToken>,
+    successes: BTreeSet<TaskId>,
+    ends: BTreeMap<TaskId, TaskEnd>,
+    acknowledged: BTreeSet<RunId>,
+    started: BTreeSet<RunId>,
+    retired: BTreeSet<RunId>,
+    /// Tasks whose turn had come before the entry that is being applied.
+    allowed: BTreeSet<TaskId>,
+}
+
+impl Ledger {
+    /// A process of a task began: there is no other, and its turn has come.
+    pub(super) fn began(&mut self, task: TaskId, state: &State) {
+        assert!(self.alive.insert(task), "two processes of {task} at once");
+        let found = state.task(task).expect("what starts is live");
+        assert!(found.end().is_none(), "{task} starts although it is {}", found.status);
+    }
+
+    pub(super) fn stopped(&mut self, task: TaskId) {
+        self.alive.remove(&task);
+    }
+
+    pub(super) fn acknowledged(&mut self, run: RunId) {
+        self.acknowledged.insert(run);
+    }
+
+    /// Looks at the state that an entry is about to meet.
+    pub(super) fn proposed(&mut self, requests: &[Request], state: &State) {
+        self.allowed.clear();
+        for request in requests {
+            if let Command::AssignTask(assign) = &request.command
+                && may_start(state, assign.task)
+            {
+                self.allowed.insert(assign.task);
+            }
+        }
+    }
+
+    pub(super) fn applied(&mut self, requests: &[Request], applied: &Applied, state: &State) {
+        let mut touched = BTreeSet::new();
+        for (request, answer) in requests.iter().zip(&applied.answers) {
+            match (&request.command, &answer.reply) {
+                (Command::AssignTask(assign), Ok(Reply::Assigned { token, .. })) => {
+                    let before = self.tokens.insert(assign.task, *token);
+                    assert!(
+                        before.is_none_or(|old| old < *token),
+                        "tokens of {} rise",
+                        assign.task
+                    );
+                    // The turn may have come by a request before it in the same entry.
+                    let late = touched.contains(&assign.task.run) && may_start(state, assign.task);
+                    let in_turn = self.allowed.contains(&assign.task) || late;
+                    assert!(in_turn, "{} was assigned before its turn", assign.task);
+                }
+                (Command::ReportTask(report), Ok(_)) => {
+                    touched.insert(report.task.run);
+                    if matches!(report.outcome, Outcome::Succeeded { .. }) {
+                        let first = self.successes.insert(report.task);
+                        assert!(first, "{} succeeded twice", report.task);
+                    }
+                }
+                (Command::FailTask(fail), Ok(_)) => {
+                    touched.insert(fail.task.run);
+                }
+                (Command::StartRun(start), Ok(_)) if !answer.replayed => {
+                    touched.insert(start.run);
+                    assert!(self.started.insert(start.run), "{} started twice", start.run);
+                }
+                _ => {}
+            }
+        }
+        self.retired.extend(applied.retired.iter().map(|old| old.id));
+    }
+
+    /// What has ended stays as it ended; what was acknowledged is there.
+    pub(super) fn watch(&mut self, state: &State) {
+        for (&run, found) in state.runs() {
+            for (position, task) in found.tasks.iter().enumerate() {
+                let id = TaskId::new(run, position);
+                match (self.ends.get(&id), task.end()) {
+                    (Some(before), now) => assert_eq!(Some(*before), now, "{id} has ended"),
+                    (None, Some(now)) => {
+                        self.ends.insert(id, now);
+                    }
+                    (None, None) => {}
+                }
+            }
+        }
+        for run in &self.acknowledged {
+            let known = state.runs().contains_key(run) || self.retired.contains(run);
+            assert!(known, "run {run} was acknowledged and is gone");
+        }
+    }
+
+    /// Once all is at rest, nothing runs and every success counted.
+    pub(super) fn close(&self, state: &State) {
+        assert!(self.alive.is_empty(), "{:?} outlive their runs", self.alive);
+        assert!(state.outstanding().is_empty(), "nothing is left to do");
+        for task in &self.successes {
+            assert_eq!(self.ends.get(task), Some(&TaskEnd::Succeeded), "{task} did succeed");
+        }
+    }
+}
+
+/// Whether the rule of a task allows it to start, reckoned anew from its predecessors.
+fn may_start(state: &State, id: TaskId) -> bool {
+    let Ok(task) = state.task_definition(id) else { return false };
+    let run = &state.runs()[&id.run];
+    let ends: Vec<Option<TaskEnd>> =
+        task.needs.iter().map(|&need| run.tasks[need as usize].end()).collect();
+    let succeeded = |end: &Option<TaskEnd>| *end == Some(TaskEnd::Succeeded);
+    let failed = |end: &Option<TaskEnd>| end.is_some_and(TaskEnd::is_failure);
+    ends.is_empty()
+        || match task.trigger_rule {
+            TriggerRule::AllSuccess => ends.iter().all(succeeded),
+            TriggerRule::AllDone => ends.iter().all(Option::is_some),
+            TriggerRule::OneSuccess => ends.iter().any(succeeded),
+            TriggerRule::OneFailed => ends.iter().any(failed),
+            TriggerRule::NoneFailed => ends.iter().all(|end| end.is_some() && !failed(end)),
+            TriggerRule::Always => true,
+        }
+}

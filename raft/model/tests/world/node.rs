@@ -1,0 +1,155 @@
+//! A worker: it starts an attempt once, keeps a result until it is answered, and kills what it
+//! runs before its lease ends.
+
+use std::collections::BTreeMap;
+
+use quorate_model::command::{RegisterWorker, ReportTask};
+use quorate_model::{
+    Dispatch, DurationMs, Effect, Epoch, FencingToken, Outcome, TaskId, Usage, WorkerId,
+};
+
+use crate::dice::Dice;
+use crate::notation;
+
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) up: bool,
+    /// Results that were not answered. Durable.
+    pub(super) outbox: Vec<ReportTask>,
+    /// What the last message made it stop.
+    pub(super) just_stopped: Option<TaskId>,
+    /// Only the first node can do everything.
+    has_gpu: bool,
+    slots: u64,
+    /// Its id, once it had one. Durable.
+    id: Option<WorkerId>,
+    epoch: Option<Epoch>,
+    /// How often it began anew. Durable; the key of its registration, so that a late repeat
+    /// of an old one cannot void the newer, and what it runs by then.
+    incarnation: u64,
+    /// What it runs, and for how long still.
+    running: BTreeMap<TaskId, (Dispatch, u64)>,
+    /// The last token it saw for a task, so that it starts an attempt once.
+    seen: BTreeMap<TaskId, FencingToken>,
+}
+
+impl Node {
+    pub(super) fn new(position: usize, slots: u64) -> Self {
+        Self {
+            up: true,
+            outbox: Vec::new(),
+            just_stopped: None,
+            has_gpu: position == 0,
+            slots,
+            id: None,
+            epoch: None,
+            incarnation: 0,
+            running: BTreeMap::new(),
+            seen: BTreeMap::new(),
+        }
+    }
+
+    /// Under which id and epoch it takes work, if it is up and registered.
+    pub(super) fn registration(&self) -> Option<(WorkerId, Epoch)> {
+        if self.up { Some((self.id?, self.epoch?)) } else { None }
+    }
+
+    /// What it says to register: nothing runs here.
+    pub(super) fn to_register(&self) -> RegisterWorker {
+        let gpu = [(notation::name("gpu"), "yes".to_owned())];
+        RegisterWorker {
+            worker: self.id,
+            name: notation::name("node"),
+            labels: if self.has_gpu { gpu.into() } else { [].into() },
+            slots: u32::try_from(self.slots).expect("a handful"),
+            lease: DurationMs(10_000),
+        }
+    }
+
+    /// A registration is answered; `None` if its id is not known any more.
+    pub(super) fn registered(&mut self, incarnation: u64, given: Option<(WorkerId, Epoch)>) {
+        if !self.up || incarnation != self.incarnation {
+            return;
+        }
+        self.id = given.map(|(worker, _)| worker);
+        self.epoch = given.map(|(_, epoch)| epoch);
+        if given.is_none() {
+            self.incarnation += 1;
+        }
+    }
+
+    pub(super) fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// Everything that ran is dead; what was reported is on disk.
+    pub(super) fn crash(&mut self) -> Vec<TaskId> {
+        self.up = false;
+        self.fence()
+    }
+
+    /// Kills what runs and takes no more under this registration.
+    pub(super) fn fence(&mut self) -> Vec<TaskId> {
+        self.epoch = None;
+        self.incarnation += 1;
+        std::mem::take(&mut self.running).into_keys().collect()
+    }
+
+    /// Does as told, if it may; returns the task that it starts.
+    pub(super) fn receive(&mut self, effect: &Effect) -> Option<TaskId> {
+        let &(Effect::Start(dispatch) | Effect::Stop(dispatch, _)) = effect;
+        let task = dispatch.task;
+        if self.registration() != Some((dispatch.worker, dispatch.epoch)) {
+            return None;
+        }
+        let is_new = self.seen.get(&task).is_none_or(|&seen| seen < dispatch.token);
+        self.seen
+            .entry(task)
+            .and_modify(|seen| *seen = dispatch.token.max(*seen))
+            .or_insert(dispatch.token);
+        let runs = self.running.get(&task).is_some_and(|(of, _)| of.token == dispatch.token);
+        match effect {
+            Effect::Start(_) if is_new => {
+                self.running.insert(task, (dispatch, 1 + dispatch.token.0 % 7));
+                Some(task)
+            }
+            Effect::Stop(..) if is_new || runs => {
+                self.just_stopped = self.running.remove(&task).map(|_| task);
+                self.report(dispatch, Outcome::Stopped);
+                None
+            }
+            Effect::Start(_) | Effect::Stop(..) => None,
+        }
+    }
+
+    /// Works on what it runs; returns the tasks whose process has ended.
+    pub(super) fn work(&mut self, dice: &mut Dice) -> Vec<TaskId> {
+        let mut ended = Vec::new();
+        for (dispatch, left) in self.running.values_mut() {
+            *left = left.saturating_sub(1 + dice.below(3));
+            if *left == 0 {
+                ended.push(*dispatch);
+            }
+        }
+        for dispatch in &ended {
+            self.running.remove(&dispatch.task);
+            self.report(*dispatch, outcome(dice));
+        }
+        ended.into_iter().map(|dispatch| dispatch.task).collect()
+    }
+
+    fn report(&mut self, dispatch: Dispatch, outcome: Outcome) {
+        let Dispatch { task, attempt, token, worker, epoch } = dispatch;
+        let usage = Usage::default();
+        self.outbox.push(ReportTask { task, attempt, token, worker, epoch, outcome, usage });
+    }
+}
+
+fn outcome(dice: &mut Dice) -> Outcome {
+    match dice.below(10) {
+        0 | 1 => Outcome::Exited { code: 1 },
+        2 => Outcome::Signalled { signal: 9 },
+        3 => Outcome::Broken { reason: "no shell".to_owned() },
+        _ => Outcome::Succeeded { outputs: None },
+    }
+}
