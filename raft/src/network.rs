@@ -21,10 +21,11 @@ use openraft::raft::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::ClusterId;
 use crate::codec::Service;
-use crate::link::{CallError, Link, Pending};
+use crate::link::{Link, Pending};
 use crate::snapshot::{Section, SnapshotFile, sections_for_peer};
 use crate::state_machine::Replica;
 use crate::types::{MemberNode, TypeConfig};
@@ -35,6 +36,9 @@ const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
 /// How long a peer may take to make entries durable before replication to it starts over: far
 /// above a slow disk, as heartbeats do not depend on it.
 const APPEND_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a connection may bring no answer before it is given up for a new one.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
 
 /// How long a peer may take over one section of a snapshot, and over installing the whole.
 const SECTION_DEADLINE: Duration = Duration::from_secs(30);
@@ -89,13 +93,16 @@ pub(crate) struct Peer {
     address: String,
     network: Network,
     link: Option<Link>,
+    /// When the link was opened, or last brought an answer.
+    heard: Instant,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, _target: u64, node: &MemberNode) -> Peer {
-        Peer { address: node.address.clone(), network: self.clone(), link: None }
+        let address = node.address.clone();
+        Peer { address, network: self.clone(), link: None, heard: Instant::now() }
     }
 }
 
@@ -107,6 +114,7 @@ impl Peer {
         let cluster = self.network.cluster;
         let link = Link::open(&self.address, cluster, Service::Raft, CONNECT_DEADLINE).await;
         let link = link.map_err(|error| unreachable(&error))?;
+        self.heard = Instant::now();
         Ok(self.link.insert(link).clone())
     }
 
@@ -117,11 +125,13 @@ impl Peer {
     ) -> Result<PeerTold, RPCError<TypeConfig>> {
         let link = self.link().await?;
         let told = link.call::<_, PeerTold>(ask, deadline).await;
-        told.map_err(|error| {
-            // A late answer must not be waited for by the next call.
+        if told.is_ok() {
+            self.heard = Instant::now();
+        } else if self.heard.elapsed() > SILENCE_MAX {
+            // A peer that vanished without a word leaves a connection that looks sound.
             self.link = None;
-            unreachable(&error)
-        })
+        }
+        told.map_err(|error| unreachable(&error))
     }
 
     async fn send_snapshot(
@@ -194,15 +204,26 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
-        Box::pin(async move {
-            let link = self.link().await?;
-            let asked = input.then(move |request| {
-                let link = link.clone();
-                async move { link.ask(&PeerAsk::Stream(request)).await }
-            });
-            let told = asked.map(appended).buffered(APPENDS_IN_FLIGHT_MAX);
-            Ok(until_first_error(told).boxed())
-        })
+        let asked = stream::unfold((self, input, None), |(peer, mut input, link)| async move {
+            // First a request, then a connection: the library waits in here before it tries
+            // again to reach a peer that is gone.
+            let request = input.next().await?;
+            let link = match link {
+                Some(link) => Ok(link),
+                None => peer.link().await,
+            };
+            // The whole series goes through one connection, or ends.
+            match link {
+                Ok(link) => {
+                    let asked = link.ask(&PeerAsk::Stream(request)).await;
+                    let asked = asked.map_err(|error| unreachable(&error));
+                    Some((asked, (peer, input, Some(link))))
+                }
+                Err(error) => Some((Err(error), (peer, input, None))),
+            }
+        });
+        let told = asked.map(appended).buffered(APPENDS_IN_FLIGHT_MAX);
+        Box::pin(async move { Ok(until_first_error(told).boxed()) })
     }
 
     async fn vote(
@@ -260,10 +281,9 @@ impl RaftNetworkV2<TypeConfig> for Peer {
 
 /// The answer to one request of a series.
 async fn appended(
-    pending: Result<Pending, CallError>,
+    pending: Result<Pending, RPCError<TypeConfig>>,
 ) -> Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>> {
-    let pending = pending.map_err(|error| unreachable(&error))?;
-    let told = pending.answer::<PeerTold>(APPEND_DEADLINE).await;
+    let told = pending?.answer::<PeerTold>(APPEND_DEADLINE).await;
     match told.map_err(|error| unreachable(&error))? {
         PeerTold::Stream(result) => Ok(result),
         other => Err(unexpected(&other)),

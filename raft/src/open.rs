@@ -101,12 +101,13 @@ async fn start_raft(
 
 fn config(options: &Options, cluster: ClusterId) -> Config {
     let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-    let election_timeout_max = millis(options.timing.election_max);
+    // The library adds this, and a random time from the range, to the last sign of life.
+    let lease = millis(options.timing.lease());
     Config {
         cluster_name: cluster.to_string(),
         heartbeat_interval: millis(options.timing.heartbeat),
-        election_timeout_min: millis(options.timing.election_min),
-        election_timeout_max,
+        election_timeout_min: millis(options.timing.election_min / 2),
+        election_timeout_max: lease,
         max_payload_entries: 1_000,
         // A follower gets a snapshot only if the log no longer has what it lacks: never because
         // it is a little behind.
@@ -120,7 +121,7 @@ fn config(options: &Options, cluster: ClusterId) -> Config {
         enable_pre_vote: Some(true),
         // A restarted leader has lost its state, so it stands for election like all others.
         enable_leader_restore: Some(false),
-        quorum_loss_probe_interval: Some(2 * election_timeout_max),
+        quorum_loss_probe_interval: Some(2 * lease),
         // While entries go to this node's disk they are on their way to the others.
         broadcast_submitted_on_append: Some(true),
         backoff: "20ms 40ms ...400ms".to_owned(),

@@ -38,6 +38,9 @@ pub struct Status {
     pub quorate: bool,
     /// Every node of the cluster, by id.
     pub members: Vec<Member>,
+    /// Whether a change of the membership is under way: then both the voters before and those
+    /// after must have their quorum.
+    pub members_changing: bool,
     /// What became of the proposals made through this node as leader.
     pub proposals: ProposalCounts,
 }
@@ -94,6 +97,8 @@ impl Inner {
                 && metrics.current_leader.is_some()
                 && (fresh || (alone && leads)),
             members: members.collect(),
+            members_changing: metrics.membership_config != metrics.committed_membership_config
+                || metrics.membership_config.membership().get_joint_config().len() > 1,
             proposals: self.proposals.counts(),
         }
     }

@@ -37,6 +37,7 @@ impl Cluster {
     }
 
     pub(crate) async fn found_with(adjust: fn(&mut Options)) -> Self {
+        show_logs();
         let dir = tempfile::tempdir().unwrap();
         let (members, addresses) = Default::default();
         let mut cluster = Self { dir, members, addresses, adjust };
@@ -156,7 +157,9 @@ impl Cluster {
     pub(crate) async fn wait_for_voters(&self, count: usize) {
         let all_know = || {
             let knows = |node: &Node| {
-                node.status().members.iter().filter(|member| member.voter).count() == count
+                let status = node.status();
+                let voters = status.members.iter().filter(|member| member.voter).count();
+                voters == count && !status.members_changing
             };
             self.nodes().all(knows).then_some(())
         };
@@ -181,6 +184,13 @@ impl Drop for Cluster {
         let numbers: Vec<usize> = self.members.keys().copied().collect();
         numbers.into_iter().for_each(|number| self.kill(number));
     }
+}
+
+/// Logs for whoever sets `RUST_LOG`.
+fn show_logs() {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    // Only the first test of a process can, and need.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
 }
 
 /// Binds an address that a node which was killed may hold for a moment yet.
