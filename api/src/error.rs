@@ -1,6 +1,6 @@
 //! Everything that can go wrong, in one table, and how it is told.
 //!
-//! A handler fails with a [`Failure`]; the outermost layer turns that into a [`Problem`]
+//! A handler fails with a `Failure`; the outermost layer turns that into a [`Problem`]
 //! (RFC 9457), where it also knows the request.
 
 use axum::http::{StatusCode, header};

@@ -150,18 +150,16 @@ impl Bare {
             slots: 100,
             lease: DurationMs(10_000),
         };
-        match self.commit(Command::RegisterWorker(register)) {
-            Reply::Registered { worker, epoch } => Holder(worker, epoch),
-            other => panic!("registering was answered {other:?}"),
-        }
+        let reply = self.commit(Command::RegisterWorker(register));
+        let Reply::Registered { worker, epoch } = reply else { panic!("{reply:?}") };
+        Holder(worker, epoch)
     }
 
     pub(crate) fn assign(&self, Holder(worker, epoch): Holder, task: TaskId) -> (Attempt, u64) {
         let assign = AssignTask { task, worker, epoch, rendered: None };
-        match self.commit(Command::AssignTask(assign)) {
-            Reply::Assigned { attempt, token } => (attempt, token.0),
-            other => panic!("assigning was answered {other:?}"),
-        }
+        let reply = self.commit(Command::AssignTask(assign));
+        let Reply::Assigned { attempt, token } = reply else { panic!("{reply:?}") };
+        (attempt, token.0)
     }
 
     pub(crate) fn report(&self, holder: Holder, task: TaskId, tried: (Attempt, u64), end: Outcome) {

@@ -13,9 +13,9 @@ async fn next(stream: &mut Stream) -> (Option<u64>, String, Value) {
             let line = text.lines().find_map(|line| line.strip_prefix(name));
             line.map(|value| value.trim().to_owned())
         };
-        if let Some(data) = field("data:") {
+        if let Some(json) = field("data:") {
             let id = field("id:").map(|id| id.parse().unwrap());
-            return (id, field("event:").unwrap(), serde_json::from_str(&data).unwrap());
+            return (id, field("event:").unwrap(), serde_json::from_str(&json).unwrap());
         }
     }
 }
@@ -30,11 +30,11 @@ async fn tells_those_who_watch_a_run_what_changes() {
     site.start(ONE).await;
     let worker = site.bare.worker();
     site.bare.assign(worker, TaskId::new(run, 0));
-    let (id, name, data) = next(&mut stream).await;
+    let (id, name, change) = next(&mut stream).await;
     assert_eq!((id, name.as_str()), (Some(4), "task.updated"));
-    assert_eq!((&data["run"], &data["task"]["id"]), (&json!(run), &json!("first")));
-    assert_eq!((&data["type"], &data["index"]), (&json!("task.updated"), &json!(4)));
-    assert_eq!(data["task"]["state"], "running");
+    assert_eq!((&change["run"], &change["task"]["id"]), (&json!(run), &json!("first")));
+    assert_eq!((&change["type"], &change["index"]), (&json!("task.updated"), &json!(4)));
+    assert_eq!(change["task"]["state"], "running");
 }
 
 #[tokio::test]
@@ -49,9 +49,9 @@ async fn goes_on_where_a_client_left_off() {
     let mut stream = site.stream(&path, &[("last-event-id", "5")]).await;
     let mut seen = Vec::new();
     loop {
-        let (id, name, data) = next(&mut stream).await;
+        let (id, name, change) = next(&mut stream).await;
         let state =
-            if name == "run.updated" { &data["run"]["state"] } else { &data["task"]["state"] };
+            if name == "run.updated" { &change["run"]["state"] } else { &change["task"]["state"] };
         seen.push(format!("{} {name} {}", id.unwrap(), state.as_str().unwrap()));
         if name == "run.updated" {
             break;
@@ -79,18 +79,18 @@ async fn says_reset_where_it_no_longer_knows_what_was_missed() {
     let site = Site { router: quorate_api::router(site.bare.clone()), bare: site.bare };
     let mut stream = site.stream("/v1/events", &[("last-event-id", "1")]).await;
     let reset = loop {
-        let (_, name, data) = next(&mut stream).await;
+        let (_, name, change) = next(&mut stream).await;
         if name == "reset" {
-            break data;
+            break change;
         }
         assert_eq!(name, "cluster.leader");
     };
     assert_eq!(reset, json!({ "type": "reset", "index": 1 }));
     let run = site.start(ONE).await;
     loop {
-        let (_, name, data) = next(&mut stream).await;
+        let (_, name, change) = next(&mut stream).await;
         if name == "run.updated" {
-            assert_eq!(data["run"]["id"], json!(run), "and it goes on");
+            assert_eq!(change["run"]["id"], json!(run), "and it goes on");
             break;
         }
     }
@@ -124,10 +124,10 @@ async fn watches_the_runs_of_a_workflow() {
     let mut stream = site.stream("/v1/events?topics=workflow:chain", &[]).await;
     site.start(ONE).await;
     let run = site.start(CHAIN).await;
-    let (_, name, data) = next(&mut stream).await;
-    assert_eq!((name.as_str(), &data["name"]), ("workflow.updated", &json!("chain")));
-    let (_, name, data) = next(&mut stream).await;
-    assert_eq!((name.as_str(), &data["run"]["id"]), ("run.updated", &json!(run)));
+    let (_, name, change) = next(&mut stream).await;
+    assert_eq!((name.as_str(), &change["name"]), ("workflow.updated", &json!("chain")));
+    let (_, name, change) = next(&mut stream).await;
+    assert_eq!((name.as_str(), &change["run"]["id"]), ("run.updated", &json!(run)));
 }
 
 #[tokio::test]
@@ -139,10 +139,23 @@ async fn a_client_that_stops_reading_holds_up_nobody() {
     }
     let run = site.start(ONE).await;
     loop {
-        let (_, name, data) = next(&mut stream).await;
+        let (_, name, change) = next(&mut stream).await;
         if name == "run.updated" {
-            assert_eq!(data["run"]["id"], json!(run));
+            assert_eq!(change["run"]["id"], json!(run));
             break;
         }
     }
+}
+
+#[tokio::test]
+async fn a_node_keeps_so_many_streams_open_and_no_more() {
+    let site = Site::new();
+    let mut streams = Vec::new();
+    for _ in 0..quorate_api::STREAMS_MAX {
+        streams.push(site.stream("/v1/events", &[]).await);
+    }
+    let answer = site.get("/v1/events").await;
+    assert_eq!(answer.refused(429, "too-many-streams")["retryable"], true);
+    streams.pop();
+    site.stream("/v1/events", &[]).await;
 }
