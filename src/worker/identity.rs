@@ -32,18 +32,22 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Reads it from `dir`.
+    /// Reads it from `dir`. What a power cut left of the file counts as no id.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, or holds no id.
+    /// If the file cannot be read.
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
         let path = dir.join(FILE);
-        let known = match fs::read_to_string(&path) {
-            Ok(text) => Some(text.trim().parse().map_err(|error| {
-                let reason = format!("{} holds no worker id: {error}", path.display());
-                io::Error::new(io::ErrorKind::InvalidData, reason)
-            })?),
+        let known = match fs::read(&path) {
+            Ok(bytes) => {
+                let known = whole(&bytes);
+                if known.is_none() {
+                    let path = path.display();
+                    tracing::warn!(%path, "the file holds no worker id: this worker will be a new one");
+                }
+                known
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
@@ -76,6 +80,11 @@ impl Identity {
     }
 }
 
+/// The id in a file that was written to its end: the beginning of one is another's.
+fn whole(bytes: &[u8]) -> Option<WorkerId> {
+    std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,9 +102,11 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_file_that_holds_no_id() {
+    fn what_a_power_cut_left_of_the_file_is_no_id() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(FILE), "").unwrap();
-        assert!(Identity::open(dir.path()).is_err());
+        for left in [&b""[..], b"w1", b"\0\0\0\0", b"\xff\n"] {
+            fs::write(dir.path().join(FILE), left).unwrap();
+            assert_eq!(Identity::open(dir.path()).unwrap().known(), None, "{left:?}");
+        }
     }
 }
