@@ -20,7 +20,8 @@
 //! ```
 //!
 //! Every proposal takes `at=MS`, which sets the clock for it and those after it. A prefix is
-//! an idempotency key: `k1: start r1 etl`. Events are shown by the tag `[events]`.
+//! an idempotency key: `k1: start r1 etl`. Events are shown by the tag `[events]`; of a plan
+//! `[count]` shows the size.
 //! The first worker to register in the first entry is w2, for ids begin at 2.
 
 mod matrix;
@@ -72,6 +73,9 @@ impl goldenscript::Runner for Script {
             "outstanding" => self.show_outstanding(args.next_pos())?,
             "keys" => format!("{} keys\n", self.replicas.state.keys_count()),
             "outputs" => self.show_outputs(args.next_pos())?,
+            "plan" if context.tags.contains("count") => {
+                format!("{} planned\n", self.planned(&self.workers_named(&mut args)?).len())
+            }
             "plan" => self.show_plan(&self.workers_named(&mut args)?),
             "hash" => self.compare_hashes(),
             "status" => {
