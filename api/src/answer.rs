@@ -41,6 +41,9 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 /// The longest request id that is taken from a client, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
+/// The largest head of a request, in bytes of names and values.
+pub const HEADER_BYTES_MAX: usize = 16 * 1024;
+
 /// What a handler comes to.
 pub(crate) type Answered = Result<Response, Failure>;
 
@@ -73,7 +76,10 @@ pub(crate) async fn seal(State(edge): State<Arc<Edge>>, request: Request, next: 
     let id = request_id(request.headers());
     let path = request.uri().path().to_owned();
     let method = request.method().clone();
-    let mut response = next.run(request).await;
+    let mut response = match check_head(&request) {
+        Ok(()) => next.run(request).await,
+        Err(failure) => failure.into_response(),
+    };
     if let Some(failure) = response.extensions_mut().remove::<Failure>() {
         if failure.code.status() == StatusCode::INTERNAL_SERVER_ERROR {
             let detail = failure.detail.as_str();
@@ -92,6 +98,16 @@ pub(crate) async fn seal(State(edge): State<Arc<Edge>>, request: Request, next: 
         headers.insert(LAST_CONTACT, HeaderValue::from(ms));
     }
     response
+}
+
+fn check_head(request: &Request) -> Result<(), Failure> {
+    let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if headers.sum::<usize>() + target <= HEADER_BYTES_MAX {
+        return Ok(());
+    }
+    let detail = format!("path and headers may take {HEADER_BYTES_MAX} bytes together");
+    Err(Failure::new(Code::HeadersTooLarge, detail))
 }
 
 fn in_words(response: Response, failure: Failure, path: String, id: &HeaderValue) -> Response {

@@ -76,6 +76,7 @@ codes! {
     BadRange = "bad-range" 416 false "The range is not within the file",
     Validation = "validation" 422 false "The document is not valid",
     KeyReused = "idempotency-key-reused" 422 false "The idempotency key was used for something else",
+    HeadersTooLarge = "headers-too-large" 431 false "The head of the request is too large",
     Overloaded = "overloaded" 429 true "Too many requests are waiting",
     TooManyStreams = "too-many-streams" 429 true "Too many streams are open",
     Internal = "internal" 500 false "Something broke on the server",

@@ -27,16 +27,15 @@ use std::sync::Arc;
 
 use axum::{Router, middleware};
 
-pub use answer::{INDEX, KNOWN_LEADER, LAST_CONTACT, LOG_OFFSET, NODE, REPLAYED, REQUEST_ID};
+pub use answer::{
+    HEADER_BYTES_MAX, INDEX, KNOWN_LEADER, LAST_CONTACT, LOG_OFFSET, NODE, REPLAYED, REQUEST_ID,
+};
 pub use edge::{STREAMS_MAX, WAIT_DEFAULT, WAIT_MAX, WAITS_MAX};
 pub use feed::EVENTS_KEPT_MAX;
 pub use request::{BODY_BYTES_MAX, BODY_TIME_MAX, IDEMPOTENCY_KEY};
 
 use backend::Backend;
 use edge::Edge;
-
-/// The largest head of a request, in bytes. For whoever reads requests off the wire.
-pub const HEADER_BYTES_MAX: usize = 16 * 1024;
 
 /// Every route, answered by a backend. Must be called within a Tokio runtime: one task follows
 /// the backend's events until it is gone.

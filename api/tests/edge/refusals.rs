@@ -145,6 +145,17 @@ async fn refuses_a_body_of_five_megabytes_and_takes_one_of_four() {
 }
 
 #[tokio::test]
+async fn refuses_a_head_of_more_than_its_size() {
+    let site = Site::new();
+    let long = "x".repeat(quorate_api::HEADER_BYTES_MAX);
+    let answer = site.send(Method::GET, "/v1/version", &[("x-long", &long)], Body::empty()).await;
+    answer.refused(431, "headers-too-large");
+    site.get(&format!("/v1/runs?id={long}")).await.refused(431, "headers-too-large");
+    let fits = [("x-long", &long[..long.len() - 100])];
+    site.send(Method::GET, "/v1/version", &fits, Body::empty()).await.is(200);
+}
+
+#[tokio::test]
 async fn tells_what_the_cluster_cannot_do_now() {
     let site = Site::new();
     let put = || site.put_yaml("/v1/workflows/chain", &[], CHAIN);
