@@ -39,8 +39,9 @@ const FORMAT: u8 = 1;
 /// Memory for pages of sled, in bytes: enough for the indexes of some hundred thousand runs.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// The most runs in one answer of [`History::list`]: a page of the API, and then some.
-pub const LIST_RUNS_MAX: usize = 1_000;
+/// The most runs in one answer of [`History::list`]: the longest page of the API, and the one
+/// behind it that tells that there is more.
+pub const LIST_RUNS_MAX: usize = 1_001;
 
 const DURABLE: &[u8] = b"durable";
 const MISSING: &[u8] = b"missing";
