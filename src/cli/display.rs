@@ -142,9 +142,14 @@ fn style(template: &str) -> ProgressStyle {
 pub(crate) fn summary(run: &RunView) -> String {
     let state = run.state.text();
     let took = run.duration_ms.map(span::show).unwrap_or_default();
-    let (ended, total) = (run.tasks.succeeded, run.tasks.total);
+    let (well, total) = (run.tasks.succeeded, run.tasks.total);
+    let tasks = if well == total {
+        format!("all {total} tasks")
+    } else {
+        format!("{well} of {total} tasks succeeded")
+    };
     format!(
-        "{BOLD}{}{PLAIN} {}{}{PLAIN} in {took}, {ended} of {total} tasks well  {DIM}run {}{PLAIN}",
+        "{BOLD}{}{PLAIN} {}{}{PLAIN} in {took}, {tasks}  {DIM}run {}{PLAIN}",
         run.workflow,
         paint(state),
         state.replace('_', " "),

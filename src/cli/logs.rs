@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::pin::Pin;
 use std::time::Duration;
 
-use futures_util::stream::SelectAll;
+use futures_util::stream::{self, SelectAll};
 use futures_util::{Stream, StreamExt as _};
 use quorate_api::client::{Client, Error, LogQuery};
 use quorate_api::view::{LogLine, LogStream, RunView, TaskView};
@@ -133,28 +133,32 @@ impl Logs {
             Some(task) => vec![self.client.task(run.id, task).await?],
             None => self.client.tasks(run.id).await?,
         };
+        let mut opened = Vec::new();
         for task in &tasks {
-            for attempt in self.wanted(task) {
-                self.open(task.id.to_string(), attempt);
-            }
+            let attempt = self.wanted(task);
+            opened.extend(attempt.and_then(|attempt| self.open(task.id.to_string(), attempt)));
+        }
+        if self.query.follow {
+            self.streams.extend(opened);
+        } else {
+            // What is written already is told task by task.
+            self.streams.push(Box::pin(stream::iter(opened).flatten()));
         }
         Ok(())
     }
 
-    fn wanted(&self, task: &TaskView) -> impl Iterator<Item = u32> + use<> {
+    fn wanted(&self, task: &TaskView) -> Option<u32> {
         let latest = task.attempts.last().map(|attempt| attempt.attempt);
-        let there = |wanted: u32| task.attempts.iter().any(|attempt| attempt.attempt == wanted);
-        self.attempt
-            .map_or(latest, |wanted| Some(wanted).filter(|&wanted| there(wanted)))
-            .into_iter()
+        let there = |&wanted: &u32| task.attempts.iter().any(|a| a.attempt == wanted);
+        self.attempt.map_or(latest, |wanted| Some(wanted).filter(there))
     }
 
-    fn open(&mut self, task: String, attempt: u32) {
+    fn open(&mut self, task: String, attempt: u32) -> Option<Lines> {
         if !self.seen.insert((task.clone(), attempt)) {
-            return;
+            return None;
         }
         let lines = self.client.log(self.run, &task, attempt, self.query.clone());
-        self.streams.push(Box::pin(lines.map(move |line| Ok((task.clone(), line?)))));
+        Some(Box::pin(lines.map(move |line| Ok((task.clone(), line?)))))
     }
 
     async fn next(&mut self) -> Result<Option<(String, LogLine)>, Error> {

@@ -51,17 +51,18 @@ impl TaskNow {
             | TaskState::Lost
             | TaskState::UpstreamFailed => '✗',
             TaskState::Skipped | TaskState::Cancelled => '-',
-            TaskState::Retrying => '↻',
+            TaskState::Retrying | TaskState::Queued => '↻',
             TaskState::Running => '▶',
-            TaskState::Waiting | TaskState::Queued => '·',
+            TaskState::Waiting => '·',
         }
     }
 
     /// The state with what belongs to it: `running #2 on w7`, `succeeded 1.2s`.
     pub(crate) fn sentence(&self) -> String {
         let mut sentence = self.state.text().replace('_', " ");
-        let fails = matches!(self.state, TaskState::Retrying | TaskState::Failed);
-        if self.attempt > 1 || fails {
+        let fails =
+            matches!(self.state, TaskState::Retrying | TaskState::Queued | TaskState::Failed);
+        if self.attempt > 1 || (fails && self.attempt > 0) {
             write_to(&mut sentence, format_args!(" #{}", self.attempt));
         }
         match (&self.worker, self.took_ms) {
@@ -160,7 +161,9 @@ fn is_older(now: &TaskNow, before: &TaskNow) -> bool {
 fn is_news(before: Option<&TaskNow>, now: &TaskNow) -> bool {
     let moved =
         before.is_none_or(|before| before.state != now.state || before.attempt != now.attempt);
-    moved && !matches!(now.state, TaskState::Waiting | TaskState::Queued)
+    // That a task waits is news only where it had a worker and lost it.
+    let waits = matches!(now.state, TaskState::Waiting | TaskState::Queued);
+    moved && (!waits || before.is_some_and(|before| before.state == TaskState::Running))
 }
 
 #[cfg(test)]
@@ -188,6 +191,17 @@ mod tests {
         let mut progress = Progress::default();
         progress.see(0, task(TaskState::Running, 1));
         assert!(progress.see(0, task(TaskState::Running, 2)));
+    }
+
+    #[test]
+    fn a_lost_worker_is_news() {
+        let mut progress = Progress::default();
+        progress.see(0, task(TaskState::Running, 1));
+        let note = Some("its worker was lost".to_owned());
+        let lost = TaskNow { note, ..task(TaskState::Queued, 1) };
+        assert_eq!(lost.sentence(), "queued #1: its worker was lost");
+        assert!(progress.see(0, lost.clone()));
+        assert!(!progress.see(0, lost));
     }
 
     #[test]

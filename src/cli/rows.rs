@@ -221,3 +221,54 @@ fn join(names: &[impl Display]) -> String {
     let all: Vec<_> = names.iter().map(ToString::to_string).collect();
     if all.is_empty() { "-".to_owned() } else { all.join(",") }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+    use serde_json::Value;
+
+    use super::super::output::{Format, OutputArgs, print_list};
+    use super::*;
+
+    /// Views as the API would send them.
+    const VIEWS: &str = include_str!("../../tests/cli/views.json");
+
+    /// What ages are counted to: a little after the last instant in the views.
+    const NOW: &str = "2026-11-23T12:00:00Z";
+
+    fn transcript<T: Item + serde::Serialize + DeserializeOwned>(
+        views: &Value,
+        of: &str,
+    ) -> String {
+        let items: Vec<T> = serde_json::from_value(views[of].clone()).unwrap();
+        let now_ms = NOW.parse::<Time>().unwrap().0.0;
+        let mut out = Vec::new();
+        for format in [Format::Table, Format::Wide, Format::Name] {
+            out.extend(format!("# {of}, {format:?}\n").bytes());
+            let args = OutputArgs { format, ..OutputArgs::default() };
+            print_list(&mut out, &args, &items, &items, now_ms).unwrap();
+        }
+        let plain = anstream::adapter::strip_bytes(&out).into_vec();
+        String::from_utf8(plain).unwrap() + "\n"
+    }
+
+    #[test]
+    fn tables_look_as_they_did() {
+        let views: Value = serde_json::from_str(VIEWS).unwrap();
+        let shown = [
+            transcript::<RunView>(&views, "runs"),
+            transcript::<TaskView>(&views, "tasks"),
+            transcript::<WorkflowSummary>(&views, "workflows"),
+            transcript::<Put>(&views, "put"),
+            transcript::<WorkerView>(&views, "workers"),
+            transcript::<MemberView>(&views, "members"),
+            transcript::<ArtifactView>(&views, "artifacts"),
+        ]
+        .concat();
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/tables.golden");
+        if std::env::var_os("UPDATE_GOLDENFILES").is_some() {
+            std::fs::write(golden, &shown).unwrap();
+        }
+        assert_eq!(shown, std::fs::read_to_string(golden).unwrap());
+    }
+}

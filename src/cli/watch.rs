@@ -99,7 +99,9 @@ impl Follow {
         match change {
             ChangeView::Task { run, task, .. } if run == self.run.id => {
                 if self.knows_worker(&task) {
-                    self.see(&task, display);
+                    if let Some(now) = self.see(&task) {
+                        display.tell(&now, &self.progress);
+                    }
                     display.show(&self.progress);
                 } else {
                     self.stale = true;
@@ -126,8 +128,9 @@ impl Follow {
         if !tasks.iter().all(|task| self.knows_worker(task)) {
             self.learn_workers(&tasks).await;
         }
-        for task in tasks {
-            self.see(&task, display);
+        let news: Vec<_> = tasks.iter().filter_map(|task| self.see(task)).collect();
+        for task in &news {
+            display.tell(task, &self.progress);
         }
         self.run = run;
         self.stale = false;
@@ -135,11 +138,10 @@ impl Follow {
         Ok(())
     }
 
-    fn see(&mut self, task: &TaskView, display: &Display) {
+    /// Takes in how a task stands; answers it if that is worth telling.
+    fn see(&mut self, task: &TaskView) -> Option<TaskNow> {
         let now = TaskNow::new(task, &self.workers, now_ms());
-        if self.progress.see(task.position, now.clone()) {
-            display.tell(&now, &self.progress);
-        }
+        self.progress.see(task.position, now.clone()).then_some(now)
     }
 
     fn knows_worker(&self, task: &TaskView) -> bool {

@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use quorate_api::client::{Client, Start, What};
 use quorate_api::spec;
 use quorate_api::view::{RunView, TaskView, Transition, TransitionView};
-use quorate_model::{RunId, WorkerId};
+use quorate_model::{RunId, UnixMs, WorkerId};
 use serde_json::Value;
 
 use super::super::display::{self, Display};
@@ -18,7 +18,7 @@ use super::super::exit::Exit;
 use super::super::output::{BOLD, Cell, DIM, GREEN, PLAIN, RED, Table, YELLOW};
 use super::super::watch::Follow;
 use super::super::{say, span, stdout};
-use super::ledger::{self, Mark};
+use super::ledger;
 use super::nodes::{LEASE, Nodes};
 use super::verdict::{self, AttemptRecord, Evidence, Finding, TaskRecord};
 
@@ -66,7 +66,7 @@ pub(super) async fn tell(nodes: &mut Nodes) -> anyhow::Result<Exit> {
     let survivor = survivors.first().context("there are survivors")?;
     print_result(survivor, &run).await?;
     let lines = std::fs::read_to_string(&ledger).context("the tasks wrote no ledger")?;
-    let evidence = gather(&survivors, &run, &kill.name, &lines).await?;
+    let evidence = gather(&survivors, &run, &lines).await?;
     judge(&evidence, &kill)
 }
 
@@ -215,12 +215,7 @@ async fn print_result(client: &Client, run: &RunView) -> anyhow::Result<()> {
 }
 
 /// Asks the survivors for the whole history of the run.
-async fn gather(
-    survivors: &[Client],
-    run: &RunView,
-    killed: &str,
-    ledger: &str,
-) -> anyhow::Result<Evidence> {
+async fn gather(survivors: &[Client], run: &RunView, ledger: &str) -> anyhow::Result<Evidence> {
     let (Some(first), rest) = (survivors.first(), survivors.get(1..).unwrap_or_default()) else {
         bail!("there are no survivors");
     };
@@ -240,7 +235,6 @@ async fn gather(
         run_state: run.state.text().to_owned(),
         tasks,
         nodes_agree,
-        killed: killed.to_owned(),
         ledger: ledger::parse(ledger).map_err(|error| anyhow!(error))?,
     })
 }
@@ -284,6 +278,7 @@ fn record(
                     attempt,
                     worker: transition.worker.as_ref().map(name).unwrap_or_default(),
                     assigned_index: transition.index,
+                    assigned_at: transition.at.0,
                     ended_index: None,
                     outcome: String::new(),
                 });
@@ -349,25 +344,36 @@ fn last_word(evidence: &Evidence, kill: &Kill, holds: bool) -> String {
         return format!("{RED}{BOLD}The verdict does not hold.{PLAIN}");
     }
     let Kill { name, at_ns, takeover_ms, successor } = kill;
-    let began = evidence.ledger.iter().filter(|line| line.mark == Mark::Began);
-    let next = began.map(|line| line.at_ns).filter(|at| at > at_ns).min();
-    let next =
-        next.map(|at| format!(", the next task began after {} ms", (at - at_ns) / 1_000_000));
-    let lost = evidence.lost();
-    let again = if lost.is_empty() {
-        format!("No task ran on {name} when it was killed.")
-    } else {
-        format!(
-            "{YELLOW}{}{PLAIN} ran on {name} when it was killed, and began again elsewhere only \
-             after its lease of {LEASE} had ended.",
-            lost.join(", ")
-        )
-    };
+    let kill_ms = UnixMs(u64::try_from(at_ns / 1_000_000).unwrap_or(u64::MAX));
+    let next = evidence.began_after(kill_ms);
+    let next = next.map(|at| (at.saturating_sub(*at_ns)) / 1_000_000);
+    let next = next.map(|ms| format!(", and the next task it gave out began after {ms} ms"));
+    let again = what_began_again(evidence, name);
     format!(
         "{GREEN}{BOLD}Nothing lost, nothing done twice.{PLAIN} {name} was killed while it led; \
          {successor} led after {takeover_ms} ms{}. {again}",
         next.unwrap_or_default()
     )
+}
+
+/// What ran when its worker was lost, and when it began again.
+fn what_began_again(evidence: &Evidence, killed: &str) -> String {
+    let (with_it, elsewhere): (Vec<_>, Vec<_>) =
+        evidence.lost().partition(|(_, worker)| *worker == killed);
+    let mut said = if with_it.is_empty() {
+        format!("No task ran on {killed} when it was killed.")
+    } else {
+        let tasks: Vec<_> = with_it.into_iter().map(|(key, _)| key.task).collect();
+        format!(
+            "{YELLOW}{}{PLAIN} ran on {killed} when it was killed, and began again elsewhere only \
+             after its lease of {LEASE} had ended.",
+            tasks.join(", ")
+        )
+    };
+    for (key, worker) in elsewhere {
+        said.push_str(&format!(" {key} ended with the lease of {worker}: this machine is busy."));
+    }
+    said
 }
 
 /// Looks until there is something to see.
