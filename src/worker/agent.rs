@@ -157,11 +157,11 @@ impl Agent {
 
     async fn grant(&mut self, wish: Wish) {
         match wish {
-            Wish::Start(start) => self.start(start).await,
+            Wish::Start(start) => self.grant_start(start).await,
             Wish::Stop(dispatch, reason) => self.stop(dispatch, reason).await,
             Wish::Quiesce(done) => {
                 self.quiesce.push(done);
-                self.waiting.clear();
+                self.drop_waiting();
                 self.live.values_mut().for_each(|live| live.is_void = true);
                 if !self.live.is_empty() {
                     tracing::warn!(running = self.live.len(), "killing what runs: no registration");
@@ -169,10 +169,19 @@ impl Agent {
                 }
             }
             Wish::Drain { patience, done } => {
-                self.waiting.clear();
+                self.drop_waiting();
                 let until = Some(Instant::now() + patience);
                 self.drain = Some(Drain { until, done: Some(done) });
             }
+        }
+    }
+
+    async fn grant_start(&mut self, start: Box<StartTask>) {
+        let dispatch = start.dispatch;
+        self.start(start).await;
+        if !self.is_under_way(&dispatch) {
+            // Nobody waits for a log that will not be written.
+            self.setup.host.logs.end(dispatch.task, dispatch.attempt);
         }
     }
 
@@ -213,14 +222,21 @@ impl Agent {
 
     /// Whether this very attempt runs, or ran. If its report is not recorded, sends it again.
     fn knows(&self, dispatch: &Dispatch) -> bool {
-        let is_it = |other: &Dispatch| {
-            (other.task, other.attempt, other.token)
-                == (dispatch.task, dispatch.attempt, dispatch.token)
-        };
-        self.live.get(&dispatch.task).is_some_and(|live| is_it(&live.dispatch))
-            || self.waiting.iter().any(|start| is_it(&start.dispatch))
+        self.is_under_way(dispatch)
             || self.setup.outbox.send_again(dispatch)
             || self.ended.is(dispatch)
+    }
+
+    /// Whether this very attempt runs, or will.
+    fn is_under_way(&self, dispatch: &Dispatch) -> bool {
+        self.live.get(&dispatch.task).is_some_and(|live| live.dispatch == *dispatch)
+            || self.waiting.iter().any(|start| start.dispatch == *dispatch)
+    }
+
+    fn drop_waiting(&mut self) {
+        for start in self.waiting.drain(..) {
+            self.setup.host.logs.end(start.dispatch.task, start.dispatch.attempt);
+        }
     }
 
     async fn launch(&mut self, start: StartTask) {
@@ -262,7 +278,10 @@ impl Agent {
             self.order(&Order::Stop { key, grace }).await;
             return;
         }
-        self.waiting.retain(|start| start.dispatch != dispatch);
+        if self.waiting.iter().any(|start| start.dispatch == dispatch) {
+            self.waiting.retain(|start| start.dispatch != dispatch);
+            self.setup.host.logs.end(dispatch.task, dispatch.attempt);
+        }
         if self.knows(&dispatch) || !self.ended.admits(&dispatch) {
             return;
         }
@@ -337,7 +356,7 @@ impl Agent {
         }
         self.setup.ready.send_replace(true);
         for start in std::mem::take(&mut self.waiting) {
-            self.start(start).await;
+            self.grant_start(start).await;
         }
     }
 

@@ -281,7 +281,11 @@ impl Session {
                 renewals.answered(BootNs(sent_at));
                 self.standing.renew(BootNs(sent_at));
             }
-            ToWorker::Start(start) => self.wish(Wish::Start(start))?,
+            ToWorker::Start(start) => {
+                // Whoever reads its log from now on waits for it to begin.
+                self.logs.begin(start.dispatch.task, start.dispatch.attempt);
+                self.wish(Wish::Start(start))?;
+            }
             ToWorker::Stop { dispatch, reason } => self.wish(Wish::Stop(dispatch, reason))?,
             ToWorker::Recorded { sequence } => self.outbox.recorded(sequence),
             ToWorker::Read { request, read } => self.read(request, read, to_leader, reads),

@@ -5,8 +5,9 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use super::lease::BootNs;
 
@@ -38,38 +39,56 @@ pub(super) fn become_subreaper() -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }).map(drop)
 }
 
-/// Blocks signals for this thread and whatever it starts by itself; std starts children
-/// with none blocked.
-#[allow(unsafe_code, reason = "std has no signal masks")]
-pub(super) fn block_signals(signals: &[i32]) -> io::Result<()> {
-    let set = signal_set(signals);
-    // SAFETY: `set` is initialised; the old mask is not asked for.
-    match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()) } {
-        0 => Ok(()),
-        error => Err(io::Error::from_raw_os_error(error)),
-    }
-}
+/// Where [`on_child`] tells that a child has changed.
+static CHILDREN: AtomicI32 = AtomicI32::new(-1);
 
-/// A descriptor that is readable while one of these blocked signals is pending.
-#[allow(unsafe_code, reason = "std has no signalfd")]
-pub(super) fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
-    let set = signal_set(signals);
-    let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
-    // SAFETY: `set` is initialised; the answer is checked, then owned by nobody else.
-    unsafe { Ok(OwnedFd::from_raw_fd(check(libc::signalfd(-1, &raw const set, flags))?)) }
-}
+/// Does nothing, but keeps a signal from its default. What is caught is reset in a program that
+/// is started; what is blocked or ignored would not be.
+extern "C" fn on_signal(_: libc::c_int) {}
 
-#[allow(unsafe_code, reason = "std has no signal sets")]
-fn signal_set(signals: &[i32]) -> libc::sigset_t {
-    // SAFETY: sigset_t is plain bits, and sigemptyset initialises it anyhow.
+#[allow(unsafe_code, reason = "a signal handler may do no more than system calls")]
+extern "C" fn on_child(_: libc::c_int) {
+    let one = 1_u64.to_ne_bytes();
+    // SAFETY: `one` is 8 bytes, which is what an eventfd takes; the descriptor is never closed.
+    // Whatever was interrupted finds errno as it left it.
     unsafe {
-        let mut set = mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        for &signal in signals {
-            libc::sigaddset(&raw mut set, signal);
-        }
-        set
+        let errno = *libc::__errno_location();
+        libc::write(CHILDREN.load(Ordering::Relaxed), one.as_ptr().cast(), one.len());
+        *libc::__errno_location() = errno;
     }
+}
+
+/// Lets signals that would end this process pass by.
+pub(super) fn shrug_off(signals: &[i32]) -> io::Result<()> {
+    signals.iter().try_for_each(|&signal| catch(signal, on_signal))
+}
+
+/// A descriptor that is readable once a child has ended. To be asked for once in a process.
+#[allow(unsafe_code, reason = "std has no eventfd")]
+pub(super) fn child_fd() -> io::Result<OwnedFd> {
+    // SAFETY: the answer is checked, then owned by nobody else.
+    let (ours, handlers) = unsafe {
+        let fd = check(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK))?;
+        let ours = OwnedFd::from_raw_fd(fd);
+        let handlers = ours.try_clone()?;
+        (ours, handlers)
+    };
+    CHILDREN.store(handlers.into_raw_fd(), Ordering::Relaxed);
+    catch(libc::SIGCHLD, on_child)?;
+    Ok(ours)
+}
+
+#[allow(unsafe_code, reason = "std has no signal handlers")]
+fn catch(signal: i32, handler: extern "C" fn(libc::c_int)) -> io::Result<()> {
+    // SAFETY: all zeros is an empty mask and no flags; the handlers above do only what may be
+    // done in one.
+    check(unsafe {
+        let mut action: libc::sigaction = mem::zeroed();
+        action.sa_sigaction = handler as *const () as libc::sighandler_t;
+        action.sa_flags = libc::SA_RESTART | libc::SA_NOCLDSTOP;
+        libc::sigaction(signal, &raw const action, ptr::null_mut())
+    })
+    .map(drop)
 }
 
 /// A timer on `CLOCK_BOOTTIME`, readable once it has gone off.

@@ -55,8 +55,8 @@ const LOCK_RETRY_MS: i32 = 10;
 const END_RECHECK_MS: i32 = 20;
 
 /// Signals that are meant for a whole service and must not end its keeper, which ends when
-/// the agent does. Blocked and not ignored: what is ignored stays so in the tasks.
-const DEAF_TO: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGCHLD];
+/// the agent does.
+const DEAF_TO: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 
 /// Keeps the tasks of the worker in `dir`, an absolute path, until the agent at the other
 /// end of stdin is gone.
@@ -90,7 +90,8 @@ struct Loop {
     socket: OwnedFd,
     /// What the agent was too slow to take: at most one note per task.
     unsent: VecDeque<Vec<u8>>,
-    signals: File,
+    /// Readable once a child has ended.
+    children: File,
     timer: File,
     /// What the timer is set to.
     armed: Option<BootNs>,
@@ -109,8 +110,8 @@ impl Loop {
         // It fails where this process leads a group already, and then nothing is needed.
         let _ = sys::own_session();
         sys::become_subreaper()?;
-        sys::block_signals(&DEAF_TO)?;
-        let signals = File::from(sys::signal_fd(&[libc::SIGCHLD])?);
+        sys::shrug_off(&DEAF_TO)?;
+        let children = File::from(sys::child_fd()?);
         let timer = File::from(sys::timer_fd()?);
         let socket = sys::stdin_as_socket()?;
         let lock = lock(dir, &socket)?;
@@ -119,7 +120,7 @@ impl Loop {
         let groups = Groups::new(dir)?;
         let (unsent, buffer) = (VecDeque::new(), vec![0; MESSAGE_BYTES_MAX]);
         let (armed, term) = (None, None);
-        Ok(Self { socket, unsent, signals, timer, armed, term, groups, _lock: lock, buffer })
+        Ok(Self { socket, unsent, children, timer, armed, term, groups, _lock: lock, buffer })
     }
 
     fn run(mut self) {
@@ -127,8 +128,8 @@ impl Loop {
         loop {
             self.arm();
             let socket = Poll::readable(self.socket.as_fd()).writable_too(!self.unsent.is_empty());
-            let (signals, timer) = (self.signals.as_fd(), self.timer.as_fd());
-            let wanted = [socket, Poll::readable(signals), Poll::readable(timer)];
+            let (children, timer) = (self.children.as_fd(), self.timer.as_fd());
+            let wanted = [socket, Poll::readable(children), Poll::readable(timer)];
             let [socket, child, time] = sys::poll(wanted, -1);
             if child {
                 self.reap();
@@ -176,8 +177,9 @@ impl Loop {
     /// Takes over a renewed lease, unless it is one that is over: then tasks may be dead
     /// already, and the agent has to register anew.
     fn extend(&mut self, new: Term) {
-        let is_over = |old: Term| old.epoch == new.epoch && old.phase == Phase::Over;
-        if !self.term.is_some_and(is_over) {
+        let now = sys::boottime();
+        let is_over = |old: &Term| old.phase == Phase::Over || old.deadline <= now;
+        if !self.term.as_ref().is_some_and(|old| old.epoch == new.epoch && is_over(old)) {
             self.term = Some(new);
         }
     }
@@ -238,7 +240,7 @@ impl Loop {
 
     /// Reaps every child that has ended, tasks and strays alike.
     fn reap(&mut self) {
-        drain(&mut self.signals);
+        drain(&mut self.children);
         loop {
             match sys::reap() {
                 Children::Reaped(child) => {
@@ -279,7 +281,7 @@ impl Loop {
         }
         loop {
             self.groups.kill_all();
-            drain(&mut self.signals);
+            drain(&mut self.children);
             loop {
                 match sys::reap() {
                     Children::Reaped(_) => {}
@@ -287,7 +289,7 @@ impl Loop {
                     Children::None => return,
                 }
             }
-            sys::poll([Poll::readable(self.signals.as_fd())], END_RECHECK_MS);
+            sys::poll([Poll::readable(self.children.as_fd())], END_RECHECK_MS);
         }
     }
 }

@@ -72,16 +72,16 @@ impl Logs {
         Self { attempts, running: Mutex::default() }
     }
 
-    /// An attempt begins to write.
+    /// An attempt is about to write, or may be: readers wait for it.
     pub(crate) fn begin(&self, task: TaskId, attempt: Attempt) -> Arc<Follow> {
-        let follow = Arc::<Follow>::default();
-        self.with_running(|running| running.insert((task, attempt), Arc::clone(&follow)));
-        follow
+        self.with_running(|running| Arc::clone(running.entry((task, attempt)).or_default()))
     }
 
-    /// It has written all.
+    /// It has written all that it will.
     pub(crate) fn end(&self, task: TaskId, attempt: Attempt) {
-        self.with_running(|running| running.remove(&(task, attempt)));
+        if let Some(follow) = self.with_running(|running| running.remove(&(task, attempt))) {
+            follow.end();
+        }
     }
 
     /// Whether an attempt of this run is under way.
@@ -116,7 +116,7 @@ impl Logs {
             };
             read_range(&path, from, bytes_max, is_complete).or_else(|error| match error.kind() {
                 // An attempt that printed nothing left no file.
-                io::ErrorKind::NotFound if run.exists() => Ok(empty(is_complete)),
+                io::ErrorKind::NotFound if !is_complete || run.exists() => Ok(empty(is_complete)),
                 io::ErrorKind::NotFound => Err(not_kept()),
                 _ => Err(ReadError::Unavailable(format!("the file cannot be read: {error}"))),
             })

@@ -32,15 +32,9 @@ pub(super) fn argument_after(flag: &str) -> Option<String> {
 }
 
 /// This program, to run one "test". What is told after it is no business of the test harness.
-///
-/// The harness runs tests on a second thread, and the first would take the signals that a
-/// keeper waits for; so they are blocked before it begins.
 pub(super) fn this_program(test: &str) -> Program {
-    let program = std::env::current_exe().unwrap();
-    let mut arguments: Vec<_> = vec!["--block-signal=CHLD,TERM,INT,HUP".into(), program.into()];
-    let of_harness = ["--exact", test, "--test-threads=1", "--nocapture", "--"];
-    arguments.extend(of_harness.map(Into::into));
-    Program { path: "/usr/bin/env".into(), arguments }
+    let arguments = ["--exact", test, "--test-threads=1", "--nocapture", "--"];
+    Program { path: "/proc/self/exe".into(), arguments: arguments.map(Into::into).to_vec() }
 }
 
 /// Waits until something is so.

@@ -170,16 +170,16 @@ async fn a_task_that_ignores_sigterm_is_killed_after_a_while() {
 async fn a_task_asked_to_stop_may_tidy_up_and_its_children_too() {
     let (world, mut line) = World::registered(LONG).await;
     let ledger = world.ledger();
-    let child = format!("trap 'sleep 0.1; echo child >> {}; exit 0' TERM;", ledger.display());
-    let script = format!("( {child} while :; do sleep 0.01; done ) & wait");
+    let script = format!(
+        "( trap 'sleep 0.1; echo child >> {0}; exit 0' TERM
+           echo ready >> {0}; while :; do sleep 0.01 || :; done ) & wait",
+        ledger.display()
+    );
     line.start(world.noting(dispatch(0, 1, 11), &script)).await;
-    until("it runs", || world.written().len() == 1).await;
-    // The child is ready when it has a child of its own; that nothing can tell from here, so
-    // the task is asked once the trap had time to be set.
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    until("the child is ready", || world.written().len() == 2).await;
     line.stop(dispatch(0, 1, 11)).await;
     assert_eq!(line.outcome().await, Outcome::Stopped);
-    assert_eq!(world.written(), ["t0:1", "child"]);
+    assert_eq!(world.written(), ["t0:1", "ready", "child"]);
 }
 
 #[tokio::test]

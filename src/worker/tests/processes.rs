@@ -1,6 +1,7 @@
 //! Processes that die, or stop, at the wrong moment.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,6 +10,8 @@ use quorate_model::{DurationMs, Epoch, Outcome, WorkerId};
 
 use super::fixture::*;
 use crate::protocol::ToWorker;
+use crate::worker::keeper::{Keeper, Key, Note, Order, Spawn};
+use crate::worker::lease::BootNs;
 use crate::worker::{Worker, sys};
 
 /// The lease of a [`worker_process`](super::worker_process).
@@ -45,7 +48,7 @@ impl WorkerProcess {
         let dir = tempfile::tempdir().unwrap();
         let program = this_program("worker::tests::worker_process");
         let mut command = Command::new(program.path);
-        command.args(program.arguments).arg("--worker").arg(dir.path());
+        command.args(program.arguments).arg("--worker").arg(dir.path()).stderr(Stdio::null());
         let child = command.stdout(Stdio::null()).spawn().unwrap();
         let file = dir.path().join("pids");
         until("its task runs", || lines_of(&file).len() == 3).await;
@@ -127,6 +130,59 @@ async fn a_killed_keeper_is_replaced_and_its_attempts_are_lost() {
     assert!(!is_alive(&lines_of(pids.as_ref())[0]));
     line.start(task(dispatch(0, 2, 12), "true")).await;
     assert_eq!(line.outcome().await, Outcome::Succeeded { outputs: None });
+}
+
+/// R6, once more where it counts: the keeper looks at the lease when it starts a task.
+#[tokio::test]
+async fn a_keeper_starts_nothing_without_a_lease_that_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = this_program("worker::tests::keeper_process");
+    let mut keeper = Keeper::start(&program, dir.path()).unwrap();
+    assert_eq!(note(&mut keeper).await, Note::Ready);
+    let over = "the lease is over".to_owned();
+    spawn(&keeper, &dir, 1, 10).await;
+    let refused = |key| Note::Refused { key: Key(key), reason: over.clone() };
+    assert_eq!(note(&mut keeper).await, refused(1), "no lease yet");
+
+    let now = sys::boottime();
+    lend(&keeper, 10, now.after(DurationMs(60_000))).await;
+    spawn(&keeper, &dir, 2, 9).await;
+    assert_eq!(note(&mut keeper).await, refused(2), "another epoch");
+    spawn(&keeper, &dir, 3, 10).await;
+    assert!(matches!(note(&mut keeper).await, Note::Exited(exit) if exit.key == Key(3)));
+
+    lend(&keeper, 10, now).await;
+    spawn(&keeper, &dir, 4, 10).await;
+    assert_eq!(note(&mut keeper).await, refused(4), "it has ended");
+    lend(&keeper, 10, now.after(DurationMs(60_000))).await;
+    spawn(&keeper, &dir, 5, 10).await;
+    assert_eq!(note(&mut keeper).await, refused(5), "what has ended is not revived");
+    lend(&keeper, 11, now.after(DurationMs(60_000))).await;
+    spawn(&keeper, &dir, 6, 11).await;
+    assert!(matches!(note(&mut keeper).await, Note::Exited(exit) if exit.key == Key(6)));
+}
+
+async fn note(keeper: &mut Keeper) -> Note {
+    tokio::time::timeout(PATIENCE, keeper.next()).await.unwrap().unwrap().unwrap()
+}
+
+async fn lend(keeper: &Keeper, epoch: u64, deadline: BootNs) {
+    let order = Order::Lease { epoch: Epoch(epoch), warning: deadline, deadline };
+    keeper.send(&order, &[]).await.unwrap();
+}
+
+/// Asks for a task that does nothing.
+async fn spawn(keeper: &Keeper, dir: &tempfile::TempDir, key: u64, epoch: u64) {
+    let spawn = Spawn {
+        key: Key(key),
+        epoch: Epoch(epoch),
+        argv: vec!["/bin/true".to_owned()],
+        env: Vec::new(),
+        directory: "/".to_owned(),
+        marker: dir.path().join("output").to_str().unwrap().to_owned(),
+    };
+    let ((_out, stdout), (_err, stderr)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
+    keeper.send(&Order::Start(spawn), &[stdout.as_fd(), stderr.as_fd()]).await.unwrap();
 }
 
 fn keeper_of(agent: u32) -> u32 {
