@@ -37,9 +37,11 @@ pub(crate) enum What {
     Transfer {
         to: Option<u64>,
     },
-    /// Some of the history, in its own order. Whoever is asked answers, leader or not.
+    /// Some of the history, in its own order. Whoever is asked answers, leader or not, once it
+    /// has applied as much as the asker.
     History {
         after: Option<RecordId>,
+        applied: LogIndex,
     },
 }
 
@@ -54,7 +56,7 @@ pub(crate) enum Told {
     Records(Vec<Record>),
 }
 
-/// The connection to whoever leads; opened when needed.
+/// The connection to whoever is asked; opened when needed, kept while the same is asked.
 #[derive(Debug, Default)]
 pub(crate) struct Forwarder {
     link: Mutex<Option<(String, Link)>>,

@@ -15,6 +15,7 @@ mod open;
 mod options;
 mod proposals;
 mod reads;
+mod refill;
 mod rpc;
 mod snapshot;
 mod state_machine;

@@ -110,7 +110,8 @@ impl Node {
         let until = Instant::now() + deadline;
         match self.ask_leader(&What::Propose(Box::new(request)), until).await? {
             Told::Committed(committed) => {
-                self.wait_applied(committed.index, until).await;
+                // Late or not, this is the answer.
+                let _ = self.inner.replica.wait_applied(committed.index, until).await;
                 Ok(committed)
             }
             other => Err(unexpected(&other)),
@@ -151,7 +152,7 @@ impl Node {
             Err(ProposeError::Unknown) => return Err(ProposeError::NoLeader { leader: None }),
             Err(error) => return Err(error),
         };
-        if self.wait_applied(index, until).await {
+        if self.inner.replica.wait_applied(index, until).await {
             Ok(index)
         } else {
             Err(ProposeError::NoLeader { leader: self.leader_address() })
@@ -344,13 +345,6 @@ impl Node {
 
     fn leader_address(&self) -> Option<String> {
         self.inner.leadership.borrow().leader.as_ref().map(|(_, address)| address.clone())
-    }
-
-    /// Waits until `index` is applied here; false if that takes longer than `until`.
-    async fn wait_applied(&self, index: LogIndex, until: Instant) -> bool {
-        let mut applied = self.applied();
-        let reached = applied.wait_for(|&applied| applied >= index);
-        matches!(tokio::time::timeout_at(until, reached).await, Ok(Ok(_)))
     }
 }
 

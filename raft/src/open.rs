@@ -20,6 +20,7 @@ use crate::network::Network;
 use crate::node::{Inner, Node, Raft};
 use crate::options::{Options, Start};
 use crate::proposals::run_batcher;
+use crate::refill::refill_history;
 use crate::state_machine::{Replica, StateMachine};
 use crate::types::{MemberNode, TypeConfig};
 use crate::wal::WalOptions;
@@ -146,6 +147,7 @@ fn start_tasks(inner: &Arc<Inner>, options: &Options, log: watch::Receiver<Optio
     inner.spawn(run_batcher(Arc::clone(&inner.proposals), raft()));
     let replica = Arc::clone(&inner.replica);
     inner.spawn(watch_leadership(raft(), replica, inner.leadership.clone()));
+    inner.spawn(refill_history(Arc::downgrade(inner)));
     let snapshot_after_bytes = options.snapshot_after_bytes;
     let node = Arc::downgrade(inner);
     inner.spawn(async move {

@@ -275,7 +275,10 @@ impl Inner {
             }
             &What::Remove { node } => self.remove_here(node, until).await.map(|()| Told::Done),
             &What::Transfer { to } => self.transfer_here(to, until).await.map(|()| Told::Done),
-            &What::History { after } => {
+            &What::History { after, applied } => {
+                if !self.replica.wait_applied(applied, until).await {
+                    return Err(ProposeError::NoLeader { leader: None });
+                }
                 let page = self.replica.history.page(after, HISTORY_PAGE_BYTES);
                 page.map(Told::Records).map_err(|error| ProposeError::Membership(error.0))
             }

@@ -295,7 +295,11 @@ impl SnapshotReader {
 
     /// The state. First.
     pub(crate) fn state(&mut self) -> io::Result<State> {
-        codec::decode_from(&mut Stream { reader: self, history: false })
+        let state = codec::decode_from(&mut Stream { reader: self, history: false })?;
+        while matches!(&self.section, Section::State(piece) if self.used == piece.len()) {
+            self.advance()?;
+        }
+        Ok(state)
     }
 
     /// The next record of the history. After the state.

@@ -15,6 +15,7 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use quorate_model::{Answer, Applied, Effect, Event, LogIndex, RunId, State};
 use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
 
 use crate::codec;
 use crate::error::OpenError;
@@ -109,6 +110,13 @@ impl Replica {
     /// Shows the state. Holds up apply.
     pub(crate) fn with_state<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.read().state)
+    }
+
+    /// Waits until `index` is applied here; false if that takes longer than `until`.
+    pub(crate) async fn wait_applied(&self, index: LogIndex, until: Instant) -> bool {
+        let mut applied = self.applied.subscribe();
+        let reached = applied.wait_for(|&applied| applied >= index);
+        matches!(tokio::time::timeout_at(until, reached).await, Ok(Ok(_)))
     }
 
     /// Bytes of entries applied since a snapshot was begun.

@@ -69,6 +69,8 @@ pub struct History {
     /// Runs that the live state has let go of and sled does not have yet, so that none is
     /// nowhere for a moment.
     staged: Mutex<Vec<Retired>>,
+    /// While runs come in from another node: those that were pruned here meanwhile.
+    refill: Mutex<Option<BTreeSet<RunId>>>,
 }
 
 #[derive(Debug)]
@@ -122,6 +124,7 @@ impl History {
             dir: dir.to_owned(),
             trees: RwLock::new(Some(Arc::new(trees))),
             staged: Mutex::default(),
+            refill: Mutex::default(),
         })
     }
 
@@ -214,6 +217,8 @@ impl History {
     /// Forgets runs.
     pub(crate) fn prune(&self, runs: &[RunId]) -> Result<(), HistoryError> {
         let trees = self.trees()?;
+        let mut refill = self.refill.lock().unwrap_or_else(PoisonError::into_inner);
+        refill.iter_mut().for_each(|pruned| pruned.extend(runs));
         runs.iter().try_for_each(|&run| trees.prune(run))
     }
 
@@ -295,21 +300,37 @@ impl History {
         self.checkpoint(index)
     }
 
-    /// Adds what another node has, except what is `live` here.
+    /// Begins to take in what another node has. That node must have applied as much as this.
+    pub(crate) fn begin_refill(&self) {
+        *self.refill.lock().unwrap_or_else(PoisonError::into_inner) = Some(BTreeSet::new());
+    }
+
+    /// Adds what another node has, except what is `live` here or was pruned meanwhile.
     pub(crate) fn refill(
         &self,
         records: Vec<Record>,
         live: &BTreeSet<RunId>,
     ) -> Result<(), HistoryError> {
         let trees = self.trees()?;
-        records.into_iter().try_for_each(|record| trees.take_in(record, live))
+        let refill = self.refill.lock().unwrap_or_else(PoisonError::into_inner);
+        let none = BTreeSet::new();
+        let pruned = refill.as_ref().unwrap_or(&none);
+        for record in records {
+            let is_pruned = matches!(&record, Record::Run { id, .. } if pruned.contains(id));
+            if !is_pruned {
+                trees.take_in(record, live)?;
+            }
+        }
+        Ok(())
     }
 
     /// Ends a refill: nothing is missing any more.
     pub(crate) fn end_refill(&self) -> Result<(), HistoryError> {
         let trees = self.trees()?;
+        let mut refill = self.refill.lock().unwrap_or_else(PoisonError::into_inner);
         trees.drop_undefined_runs()?;
         trees.meta.remove(MISSING)?;
+        *refill = None;
         Ok(())
     }
 
