@@ -12,8 +12,9 @@ use serde_json::Value;
 use crate::harness::client::Client;
 use crate::harness::cluster::folder;
 use crate::harness::seed::Seed;
-use crate::harness::{Cluster, Gate, Options, Request, compulsory, until};
+use crate::harness::{Cluster, Gate, Options, Request, compulsory};
 use crate::judge::{History, Mark, Observation, Verdict, judge};
+use crate::load::{StopOnDrop, submit_on};
 use crate::tasks::{failing, task};
 use crate::verdict::seen;
 
@@ -25,12 +26,6 @@ const DAGS: usize = 20;
 
 /// Between two kills.
 const KILL_EVERY: Duration = Duration::from_secs(2);
-
-/// How long a submit is repeated before its client gives up on it.
-const SUBMIT_LIMIT: Duration = Duration::from_secs(10);
-
-/// How long the last runs may take to end when no node is killed any more.
-const QUIET: Duration = Duration::from_secs(90);
 
 fn duration() -> Duration {
     let given = std::env::var(SECONDS).ok().and_then(|text| text.parse().ok());
@@ -51,21 +46,6 @@ fn dag(seed: &mut Seed) -> String {
     let branches: Vec<&str> = branches.iter().map(String::as_str).collect();
     tasks.push(task("join", &branches, seed.below(6)));
     tasks.concat()
-}
-
-/// Keeps one DAG running after the other until it is told to stop.
-fn submit_on(client: &Client, mut seed: Seed, stop: &AtomicBool) {
-    while !stop.load(Ordering::Relaxed) {
-        // A submit that stays unknown is fine, as long as there is at most one run of it.
-        let Some(run) = client.submit_within(&dag(&mut seed), SUBMIT_LIMIT) else { continue };
-        let path = format!("/v1/runs/{run}/wait?timeout=1s");
-        while !stop.load(Ordering::Relaxed) {
-            let found = client.try_ask(&Request::get(&path), Duration::from_secs(2));
-            if found.is_ok_and(|found| found.is_ok() && found.json()["state"] != "running") {
-                break;
-            }
-        }
-    }
 }
 
 /// Looks at the tasks of recent runs through every node, at whatever it has applied.
@@ -153,22 +133,20 @@ fn nodes_killed_at_random_under_load_lose_and_double_nothing() {
     let (harm, observations) = thread::scope(|scope| {
         let (client, stop) = (&client, &stop);
         for _ in 0..DAGS {
-            let seed = Seed::new(seed.below(1 << 30) as u64);
-            scope.spawn(move || submit_on(client, seed, stop));
+            let mut seed = Seed::new(seed.below(1 << 30) as u64);
+            scope.spawn(move || submit_on(client, || dag(&mut seed), stop));
         }
         let watcher_seed = seed.clone();
         let addresses = &addresses;
         let watcher = scope.spawn(move || watch(client, addresses, watcher_seed, stop));
+        let stopping = StopOnDrop(stop);
         let harm = kill_on(&mut cluster, &mut seed, began + duration);
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         (harm, watcher.join().expect("the watcher does not panic"))
     });
 
     cluster.await_voters(3);
-    until(QUIET, "every run ends once nodes are left alone", || {
-        let running = cluster.client.list("/v1/runs?state=running");
-        running.is_empty().then_some(())
-    });
+    cluster.await_quiet();
     let mut history = cluster.history();
     history.observations = observations;
     let kills = usize::try_from(duration.as_secs() / 3).unwrap_or(usize::MAX);

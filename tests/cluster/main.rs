@@ -11,6 +11,7 @@ mod chaos;
 mod failover;
 mod harness;
 mod judge;
+mod load;
 mod power_cut;
 mod restart;
 mod seed_scenario;

@@ -3,14 +3,14 @@
 //! `kill -9` shows none of this, for the kernel still writes what the process left behind. See
 //! `harness::disk` for how a cut is made.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::thread;
-use std::time::Duration;
 
 use crate::harness::cluster::folder;
 use crate::harness::disk::Disk;
 use crate::harness::seed::Seed;
-use crate::harness::{Client, Cluster, Gate, Options, Request, SOON, compulsory, skip, until};
+use crate::harness::{Cluster, Gate, Options, Request, SOON, compulsory, skip, until};
+use crate::load::{StopOnDrop, submit_on};
 use crate::tasks::SHORT;
 use crate::verdict::{assert_right, seen};
 
@@ -29,13 +29,6 @@ fn disks(folder: &std::path::Path) -> Result<Vec<Disk>, String> {
     (0..3).map(|number| Disk::create(folder, &format!("disk{number}"))).collect()
 }
 
-/// Submits until it is told to stop.
-fn submit_on(client: &Client, stop: &AtomicBool) {
-    while !stop.load(Ordering::Relaxed) {
-        drop(client.submit_within(SHORT, Duration::from_secs(5)));
-    }
-}
-
 /// Cuts the power of some nodes again and again while others submit.
 fn lose_power(victims_of: impl Fn(&mut Seed) -> Vec<usize>) {
     let place = folder();
@@ -52,28 +45,21 @@ fn lose_power(victims_of: impl Fn(&mut Seed) -> Vec<usize>) {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         for _ in 0..CLIENTS {
-            scope.spawn(|| submit_on(&client, &stop));
+            scope.spawn(|| submit_on(&client, || SHORT.to_owned(), &stop));
         }
-        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            for _ in 0..cuts() {
-                let before = client.acknowledged().len();
-                until(SOON, "some submits are acknowledged", || {
-                    (client.acknowledged().len() >= before + SUBMITS_BETWEEN_CUTS).then_some(())
-                });
-                let victims = victims_of(&mut seed);
-                cut(&mut cluster, &disks, &victims);
-            }
-        }));
-        stop.store(true, Ordering::Relaxed);
-        if let Err(panic) = done {
-            std::panic::resume_unwind(panic);
+        let _stopping = StopOnDrop(&stop);
+        for _ in 0..cuts() {
+            let before = client.acknowledged().len();
+            until(SOON, "some submits are acknowledged", || {
+                (client.acknowledged().len() >= before + SUBMITS_BETWEEN_CUTS).then_some(())
+            });
+            let victims = victims_of(&mut seed);
+            cut(&mut cluster, &disks, &victims);
         }
     });
-    for run in client.acknowledged() {
-        assert_eq!(client.await_end(&run), "succeeded", "{}", seed.repeat());
-    }
-    let submits =
-        seen("submits acknowledged", client.acknowledged().len(), cuts() * SUBMITS_BETWEEN_CUTS);
+    cluster.await_quiet();
+    let needed = cuts() * SUBMITS_BETWEEN_CUTS;
+    let submits = seen("submits acknowledged", client.acknowledged().len(), needed);
     assert_right(&cluster, vec![submits]);
 }
 

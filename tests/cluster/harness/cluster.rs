@@ -1,6 +1,6 @@
 //! Several nodes of one cluster, the ledger of their tasks, and a client that asks them.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +17,9 @@ use super::wait::until;
 
 /// How long a node is waited for that is asked what it sees: it answers from memory.
 const LOOK: Duration = Duration::from_secs(2);
+
+/// How long the last runs may take to end once nothing is done to the cluster any more.
+const QUIET: Duration = Duration::from_secs(90);
 
 /// How to set up a cluster.
 #[derive(Clone, Debug)]
@@ -186,21 +189,16 @@ impl Cluster {
         (0..self.nodes.len()).filter(|&position| self.nodes[position].is_serving()).collect()
     }
 
-    /// The node that leads, if a majority of all nodes says so, in the newest term of any.
+    /// The node that leads, if it says so itself and a majority of all nodes agrees, in the
+    /// newest term of any.
     pub(crate) fn leader(&self) -> Option<usize> {
-        let views: Vec<Value> =
-            self.serving().into_iter().filter_map(|node| self.view(node)).collect();
-        let term = views.iter().filter_map(|view| view["term"].as_u64()).max()?;
-        let views: Vec<&Value> = views.iter().filter(|view| view["term"] == term).collect();
-        let id = views.iter().find_map(|view| view["leader"].as_u64())?;
-        let followers = views.iter().filter(|view| view["leader"] == id).count();
-        if followers * 2 <= self.nodes.len() {
-            return None;
-        }
-        let members = views.first()?["members"].as_array()?;
-        let member = members.iter().find(|member| member["id"] == id)?;
-        let address: SocketAddr = member["address"].as_str()?.parse().ok()?;
-        self.nodes.iter().position(|node| node.address() == address)
+        let views: Vec<(usize, Value)> =
+            self.serving().into_iter().filter_map(|node| Some((node, self.view(node)?))).collect();
+        let term = views.iter().filter_map(|(_, view)| view["term"].as_u64()).max()?;
+        let in_term = || views.iter().filter(|(_, view)| view["term"] == term);
+        let (leader, its) = in_term().find(|(_, view)| view["leader"] == view["node"])?;
+        let followers = in_term().filter(|(_, view)| view["leader"] == its["leader"]).count();
+        (followers * 2 > self.nodes.len()).then_some(*leader)
     }
 
     /// Waits for a leader.
@@ -220,6 +218,14 @@ impl Cluster {
     pub(crate) fn await_start(&self, run: &str, task: &str) {
         until(SOON, &format!("{task} of {run} has begun"), || {
             (self.ledger.starts(run, task) > 0).then_some(())
+        });
+    }
+
+    /// Waits until no run is left that has not ended.
+    #[track_caller]
+    pub(crate) fn await_quiet(&self) {
+        until(QUIET, "every run has ended", || {
+            self.client.list("/v1/runs?state=running").is_empty().then_some(())
         });
     }
 
