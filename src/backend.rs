@@ -9,14 +9,14 @@ use quorate_api::backend::{
     ReadError, StoreError,
 };
 use quorate_model::{
-    AttemptRecord, Event, Flight, LogIndex, Request, Retired, RunId, State, Task, UnixMs, WorkerId,
+    AttemptRecord, Event, Flight, LogIndex, Request, Retired, RunId, State, Task, WorkerId,
 };
 use quorate_raft::codec::{self, Service};
 use quorate_raft::{HistoryQuery, Node};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-use crate::leader::{Sessions, wall_clock};
+use crate::leader::Sessions;
 use crate::telemetry;
 
 /// How long a write or a linearizable read may take before it is answered without a result.
@@ -31,7 +31,7 @@ const READ_MARGIN: Duration = Duration::from_secs(7);
 
 /// Answers the edge on behalf of this node.
 #[derive(Debug)]
-pub struct NodeBackend {
+pub(crate) struct NodeBackend {
     node: Node,
     sessions: Arc<Sessions>,
 }
@@ -46,7 +46,7 @@ struct ForwardedRead {
 impl NodeBackend {
     /// Answers for `node`, whose workers are connected to `sessions`.
     #[must_use]
-    pub fn new(node: Node, sessions: Arc<Sessions>) -> Self {
+    pub(crate) fn new(node: Node, sessions: Arc<Sessions>) -> Self {
         Self { node, sessions }
     }
 
@@ -91,7 +91,7 @@ impl NodeBackend {
     /// # Errors
     ///
     /// If the connection breaks.
-    pub async fn serve_reads<S>(
+    pub(crate) async fn serve_reads<S>(
         &self,
         connection: codec::Connection<S>,
     ) -> Result<(), codec::FrameError>
@@ -124,10 +124,6 @@ impl Backend for NodeBackend {
 
     async fn catch_up(&self) -> Result<LogIndex, ProposeError> {
         self.node.catch_up(DEADLINE).await.map_err(refused)
-    }
-
-    async fn applied_after(&self, index: LogIndex, wait: Duration) -> LogIndex {
-        self.node.applied_after(index, wait).await
     }
 
     fn with_state(&self, look: &mut dyn FnMut(&State)) {
@@ -192,10 +188,6 @@ impl Backend for NodeBackend {
 
     fn metrics(&self) -> String {
         telemetry::metrics(&self.node, &self.sessions)
-    }
-
-    fn now(&self) -> UnixMs {
-        wall_clock()
     }
 }
 

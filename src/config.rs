@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 /// Where a node listens unless told otherwise: loopback, since whoever reaches it may run code.
-pub const LISTEN_DEFAULT: &str = "127.0.0.1:8780";
+pub(crate) const LISTEN_DEFAULT: &str = "127.0.0.1:8780";
 
 /// A worker is given up when it was not heard for this long. Shorter finds dead workers
 /// sooner; longer survives longer outages of the leader without killing tasks.
@@ -24,63 +24,63 @@ const ELECTION_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 
 /// How one node is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
+pub(crate) struct Config {
     /// A cluster of one, founded at the first start.
-    pub dev: bool,
+    pub(crate) dev: bool,
     /// The folder that holds everything the node knows.
-    pub data: PathBuf,
+    pub(crate) data: PathBuf,
     /// Where it listens, for clients, nodes and workers alike: `HOST:PORT`.
-    pub listen: String,
+    pub(crate) listen: String,
     /// Where others reach it, if not at the address it listens at: `HOST:PORT`.
-    pub advertise: Option<String>,
+    pub(crate) advertise: Option<String>,
     /// Nodes of the cluster to join, at the first start. Empty to found one.
-    pub join: Vec<String>,
+    pub(crate) join: Vec<String>,
     /// The name of its worker. Unset: the host's name.
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// The labels of its worker.
-    pub labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     /// How many tasks its worker runs at once. Unset: by the number of cores.
-    pub slots: Option<u32>,
+    pub(crate) slots: Option<u32>,
     /// Whether it runs tasks at all.
-    pub worker: bool,
+    pub(crate) worker: bool,
     /// How long a worker may go unheard before its tasks are given to others.
-    pub lease: Duration,
+    pub(crate) lease: Duration,
     /// How long a follower waits for its leader, at most, before it stands for election.
-    pub election_timeout: Duration,
+    pub(crate) election_timeout: Duration,
 }
 
 /// The same, where only some of it is said. Also the form of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Overrides {
+pub(crate) struct Overrides {
     /// See [`Config::dev`].
-    pub dev: Option<bool>,
+    pub(crate) dev: Option<bool>,
     /// See [`Config::data`].
-    pub data: Option<PathBuf>,
+    pub(crate) data: Option<PathBuf>,
     /// See [`Config::listen`].
-    pub listen: Option<String>,
+    pub(crate) listen: Option<String>,
     /// See [`Config::advertise`].
-    pub advertise: Option<String>,
+    pub(crate) advertise: Option<String>,
     /// See [`Config::join`].
-    pub join: Option<Vec<String>>,
+    pub(crate) join: Option<Vec<String>>,
     /// See [`Config::name`].
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// See [`Config::labels`].
-    pub labels: Option<BTreeMap<String, String>>,
+    pub(crate) labels: Option<BTreeMap<String, String>>,
     /// See [`Config::slots`].
-    pub slots: Option<u32>,
+    pub(crate) slots: Option<u32>,
     /// See [`Config::worker`].
-    pub worker: Option<bool>,
+    pub(crate) worker: Option<bool>,
     /// See [`Config::lease`]: a span with a unit, as `10s`.
-    pub lease: Option<Span>,
+    pub(crate) lease: Option<Span>,
     /// See [`Config::election_timeout`]: a span with a unit, as `300ms`.
-    pub election_timeout: Option<Span>,
+    pub(crate) election_timeout: Option<Span>,
 }
 
 /// A span of time as people write it: `300ms`, `10s`, `1m 30s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Span(pub Duration);
+pub(crate) struct Span(pub Duration);
 
 impl std::str::FromStr for Span {
     type Err = ConfigError;
@@ -100,7 +100,7 @@ impl TryFrom<String> for Span {
 
 /// What is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
+pub(crate) enum ConfigError {
     /// The file cannot be read.
     #[error("could not read {path}")]
     Read {
@@ -145,7 +145,7 @@ impl Config {
     /// # Errors
     ///
     /// If the file or a variable can't be understood, or a value is out of range.
-    pub fn load(file: Option<&Path>, flags: Overrides) -> Result<Self, ConfigError> {
+    pub(crate) fn load(file: Option<&Path>, flags: Overrides) -> Result<Self, ConfigError> {
         let from_file = file.map(read).transpose()?.unwrap_or_default();
         let variables = std::env::vars().filter(|(name, _)| name.starts_with("QUORATE_"));
         let from_env = Overrides::from_env(variables)?;
@@ -215,7 +215,7 @@ impl Overrides {
     /// # Errors
     ///
     /// If a value is out of its range.
-    pub fn complete(self) -> Result<Config, ConfigError> {
+    pub(crate) fn complete(self) -> Result<Config, ConfigError> {
         let config = Config {
             dev: self.dev.unwrap_or(false),
             data: self.data.unwrap_or_else(|| "quorate-data".into()),
@@ -258,7 +258,7 @@ fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(value: &str) -> Result<T,
 /// # Errors
 ///
 /// If there is no `=`.
-pub fn label(text: &str) -> Result<(String, String), String> {
+pub(crate) fn label(text: &str) -> Result<(String, String), String> {
     let (name, value) =
         text.split_once('=').ok_or_else(|| format!("{text:?} is not name=value"))?;
     Ok((name.to_owned(), value.to_owned()))

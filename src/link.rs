@@ -9,21 +9,21 @@ use tracing::debug;
 
 /// Messages that may wait in one direction. A peer that is further behind is cut off: it
 /// learns all it needs when it connects again.
-pub const LINK_QUEUE_MAX: usize = 4_096;
+pub(crate) const LINK_QUEUE_MAX: usize = 4_096;
 
 /// One end: hears `I`, says `O`. The connection ends when both channels do.
 #[derive(Debug)]
-pub struct Link<I, O> {
+pub(crate) struct Link<I, O> {
     /// What the other side says.
-    pub incoming: mpsc::Receiver<I>,
+    pub(crate) incoming: mpsc::Receiver<I>,
     /// What to say to it.
-    pub outgoing: mpsc::Sender<O>,
+    pub(crate) outgoing: mpsc::Sender<O>,
 }
 
 impl<I, O> Link<I, O> {
     /// Two ends that are joined without a connection.
     #[must_use]
-    pub fn pair() -> (Self, Link<O, I>) {
+    pub(crate) fn pair() -> (Self, Link<O, I>) {
         let (outgoing, theirs) = mpsc::channel(LINK_QUEUE_MAX);
         let (their_outgoing, incoming) = mpsc::channel(LINK_QUEUE_MAX);
         (Self { incoming, outgoing }, Link { incoming: theirs, outgoing: their_outgoing })
@@ -32,7 +32,7 @@ impl<I, O> Link<I, O> {
 
 /// The end of a connection on which each message is a frame.
 #[must_use]
-pub fn over<I, O, S>(connection: Connection<S>) -> Link<I, O>
+pub(crate) fn over<I, O, S>(connection: Connection<S>) -> Link<I, O>
 where
     I: DeserializeOwned + Send + 'static,
     O: Serialize + Send + Sync + 'static,

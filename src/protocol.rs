@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a worker says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FromWorker {
+pub(crate) enum FromWorker {
     /// Asks for a registration. Nothing that it was assigned before runs any more.
     Register {
         /// Its id, if it has one.
@@ -57,7 +57,7 @@ pub enum FromWorker {
 
 /// What the leader says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ToWorker {
+pub(crate) enum ToWorker {
     /// This node does not lead. The connection ends here.
     NotLeader {
         /// Where to go instead, if known.
@@ -110,19 +110,19 @@ pub enum ToWorker {
 
 /// All that a worker needs to know of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StartTask {
+pub(crate) struct StartTask {
     /// What, and by whose authority.
-    pub dispatch: Dispatch,
+    pub(crate) dispatch: Dispatch,
     /// The workflow's name.
-    pub workflow: Name,
+    pub(crate) workflow: Name,
     /// The id of the task in the workflow.
-    pub id: Name,
+    pub(crate) id: Name,
     /// The task kind.
-    pub kind: Name,
+    pub(crate) kind: Name,
     /// What the kind is told; templates evaluated.
-    pub params: Json,
+    pub(crate) params: Json,
     /// Templates evaluated.
-    pub env: BTreeMap<String, String>,
+    pub(crate) env: BTreeMap<String, String>,
     /// Files to keep.
-    pub artifacts: Vec<String>,
+    pub(crate) artifacts: Vec<String>,
 }

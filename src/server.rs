@@ -42,7 +42,7 @@ const JOIN_ROUNDS_MAX: u32 = 10;
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub(crate) enum StartError {
     /// Its address is not free, or not its own.
     #[error("could not listen at {address}; choose another with --listen")]
     Listen {
@@ -71,7 +71,7 @@ pub enum StartError {
 
 /// A node that runs.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     address: SocketAddr,
     node: Node,
     worker: Option<WorkerHandle>,
@@ -87,7 +87,7 @@ impl Server {
     /// # Errors
     ///
     /// If it can't listen, join, or open its storage.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    pub(crate) async fn start(config: Config) -> Result<Self, StartError> {
         let listen = |source| StartError::Listen { address: config.listen.clone(), source };
         let listener = TcpListener::bind(&config.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
@@ -114,23 +114,23 @@ impl Server {
 
     /// Where it listens.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Where its API is.
     #[must_use]
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// Waits until the node stops by itself, which it does when its storage fails; says why.
-    pub async fn stopped(&self) -> String {
+    pub(crate) async fn stopped(&self) -> String {
         self.node.stopped().await
     }
 
     /// Stops: leadership is handed over, then the worker's lease is given back, then the rest.
-    pub async fn shutdown(self) {
+    pub(crate) async fn shutdown(self) {
         if let Some(worker) = self.worker {
             worker.stop(DRAIN).await;
         }

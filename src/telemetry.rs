@@ -12,7 +12,7 @@ use crate::leader::Sessions;
 
 /// Has events written to standard error: those that `QUORATE_LOG` asks for (`info` unless
 /// set; `quorate_raft=debug,info` and the like), one line each.
-pub fn init(default_level: &str) {
+pub(crate) fn init(default_level: &str) {
     let filter = EnvFilter::try_from_env("QUORATE_LOG")
         .unwrap_or_else(|_| EnvFilter::new(format!("{default_level},openraft=error,sled=error")));
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr())
@@ -24,7 +24,7 @@ pub fn init(default_level: &str) {
 
 /// Every metric of a node, in the OpenMetrics text format.
 #[must_use]
-pub fn metrics(node: &Node, sessions: &Sessions) -> String {
+pub(crate) fn metrics(node: &Node, sessions: &Sessions) -> String {
     let mut registry = Registry::with_prefix("quorate");
     registry.register_collector(Box::new(Readings(read(node, sessions))));
     let mut text = String::new();

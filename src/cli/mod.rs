@@ -50,12 +50,14 @@ struct Cli {
 
 /// The flags of every verb.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Everywhere")]
 struct Global {
     /// Nodes of the cluster; they are tried in order until one answers
     #[arg(
         long,
         global = true,
         env = "QUORATE_ADDR",
+        hide_env_values = true,
         value_name = "URL",
         value_delimiter = ',',
         default_value = connect::ADDRESS_DEFAULT
@@ -64,7 +66,7 @@ struct Global {
     /// When to colour
     #[arg(long, global = true, value_name = "WHEN", default_value_t)]
     color: ColorChoice,
-    /// Do not ask
+    /// Do without asking what cannot be undone
     #[arg(short, long, global = true)]
     yes: bool,
 }

@@ -16,11 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-pub(crate) use clock::now as wall_clock;
-pub use sessions::Sessions;
+pub(crate) use sessions::Sessions;
 
 /// Does the leader's duties whenever this node leads, until it is told to stop.
-pub async fn run(node: Node, sessions: Arc<Sessions>, stop: CancellationToken) {
+pub(crate) async fn run(node: Node, sessions: Arc<Sessions>, stop: CancellationToken) {
     let mut leadership = node.leadership();
     loop {
         let seen = leadership.borrow_and_update().clone();

@@ -42,7 +42,7 @@ type WorkerLink = Link<FromWorker, ToWorker>;
 
 /// The workers that are connected to this node.
 #[derive(Debug)]
-pub struct Sessions {
+pub(crate) struct Sessions {
     node: Node,
     /// What new registrations are given.
     lease: DurationMs,
@@ -87,13 +87,13 @@ struct Admitted {
 impl Sessions {
     /// No sessions yet. `lease` is what registrations are given.
     #[must_use]
-    pub fn new(node: Node, lease: Duration) -> Self {
+    pub(crate) fn new(node: Node, lease: Duration) -> Self {
         let lease = DurationMs(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX));
         Self { node, lease, open: Mutex::default(), arrivals: watch::Sender::new(0) }
     }
 
     /// The workers that could be told to start something.
-    pub fn connected(&self) -> BTreeSet<WorkerId> {
+    pub(crate) fn connected(&self) -> BTreeSet<WorkerId> {
         self.open().sessions.keys().copied().collect()
     }
 
@@ -128,7 +128,7 @@ impl Sessions {
     }
 
     /// Serves one connection of a worker until either side ends it.
-    pub async fn serve(self: Arc<Self>, mut link: WorkerLink) {
+    pub(crate) async fn serve(self: Arc<Self>, mut link: WorkerLink) {
         let Some(term) = self.open().term.clone() else {
             return self.send_on(&link).await;
         };
@@ -463,7 +463,7 @@ impl Sessions {
     /// # Errors
     ///
     /// If this node does not lead, the worker is not connected, or has no such bytes.
-    pub async fn read(&self, worker: WorkerId, read: Read) -> Result<Chunk, ReadError> {
+    pub(crate) async fn read(&self, worker: WorkerId, read: Read) -> Result<Chunk, ReadError> {
         let unavailable = |reason: String| ReadError::Unavailable(reason);
         let wait = Duration::from_millis(read.wait.0) + READ_MARGIN;
         let (answer, answered) = oneshot::channel();
