@@ -1,8 +1,6 @@
 //! The ports that the edge needs. Owned here, implemented by the server, and by a bare state
 //! in tests.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use quorate_model::{
     Answer, Attempt, DurationMs, Event, LogIndex, Request, Retired, RunEnd, RunId, State, TaskId,
@@ -28,9 +26,6 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// If no leader could confirm in time.
     async fn catch_up(&self) -> Result<LogIndex, ProposeError>;
-
-    /// Waits until more than `index` is applied here, at most for `wait`; answers what is.
-    async fn applied_after(&self, index: LogIndex, wait: Duration) -> LogIndex;
 
     /// Shows the state as this node has applied it. Holds up apply: be quick, one page at most.
     fn with_state(&self, look: &mut dyn FnMut(&State));
@@ -74,9 +69,6 @@ pub trait Backend: Send + Sync + 'static {
 
     /// All metrics in the OpenMetrics text format.
     fn metrics(&self) -> String;
-
-    /// The wall clock.
-    fn now(&self) -> UnixMs;
 }
 
 /// The answer to a request, and the entry it stands in.

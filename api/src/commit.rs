@@ -1,7 +1,10 @@
 //! From a request to an answer that stands in the log.
 
+use axum::http::HeaderValue;
+use axum::response::{IntoResponse, Response};
 use quorate_model::{Answer, Command, LogIndex, Reply, Request};
 
+use crate::answer::{INDEX, mark_replayed};
 use crate::backend::Committed;
 use crate::error::{Code, Failure};
 use crate::request::Write;
@@ -23,6 +26,19 @@ impl Done {
             Ok(reply) => Ok(Self { index, reply, replayed }),
             Err(rejection) => Err(Failure { replayed, ..rejection.into() }),
         }
+    }
+
+    /// Tells in the headers of an answer where the command stands in the log, and whether it
+    /// was asked before.
+    pub(crate) fn on(&self, answer: impl IntoResponse) -> Response {
+        let mut response = answer.into_response();
+        if let Some(LogIndex(index)) = self.index {
+            response.headers_mut().insert(INDEX, HeaderValue::from(index));
+        }
+        if self.replayed {
+            mark_replayed(response.headers_mut());
+        }
+        response
     }
 
     /// The reply is not one to this command. A key covers method, path and body; so no

@@ -2,11 +2,10 @@
 
 use axum::Json;
 use axum::http::StatusCode;
-use axum::response::IntoResponse;
 use quorate_model::command::CancelRun;
 use quorate_model::{Command, LogIndex, Retired, RunId};
 
-use crate::answer::{Answered, At, found, mark_replayed};
+use crate::answer::{Answered, At, found};
 use crate::edge::{Edge, WAIT_DEFAULT, WAIT_MAX};
 use crate::error::{Code, Failure};
 use crate::feed::Topic;
@@ -55,11 +54,7 @@ pub(super) async fn cancel(At(run): At<RunId>, write: Write) -> Answered {
     }
     let committed = write.commit(Ok(Command::CancelRun(CancelRun { run, reason }))).await;
     let done = committed.map_err(|failure| of_finished(&write.call.edge, run, failure))?;
-    let mut response = (StatusCode::ACCEPTED, Json(Accepted { id: run })).into_response();
-    if done.replayed {
-        mark_replayed(response.headers_mut());
-    }
-    Ok(response)
+    Ok(done.on((StatusCode::ACCEPTED, Json(Accepted { id: run }))))
 }
 
 /// The log no longer knows a run that left the live state; it is not unknown for all that.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use axum::Json as Body;
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::IntoResponse;
 use quorate_model::command::{StartRun, WorkflowSource};
 use quorate_model::workflow::Definition;
 use quorate_model::{Command, Json, Name, Reply, RunId, State, Trigger};
@@ -14,7 +13,7 @@ use uuid::Uuid;
 
 use super::document::{Document, refused};
 use super::workflow::no_such_workflow;
-use crate::answer::{Answered, At, mark_replayed};
+use crate::answer::{Answered, At};
 use crate::error::{Code, Failure, Fault};
 use crate::request::{Fields, Format, Write, invalid};
 use crate::spec;
@@ -151,9 +150,5 @@ async fn commit(
     let location = location.expect("an id is fit for a header");
     let view = Started { id: run, workflow, version, warnings };
     let headers = [(header::LOCATION, location)];
-    let mut response = (StatusCode::CREATED, headers, Body(&view)).into_response();
-    if done.replayed {
-        mark_replayed(response.headers_mut());
-    }
-    Ok(response)
+    Ok(done.on((StatusCode::CREATED, headers, Body(&view))))
 }

@@ -11,7 +11,7 @@ use quorate_model::workflow::Workflow;
 use quorate_model::{Command, LogIndex, Name, Reply, State};
 
 use super::document::{Document, validity};
-use crate::answer::{Answered, At, found, mark_replayed};
+use crate::answer::{Answered, At, found};
 use crate::error::{Code, Failure, Fault};
 use crate::feed::Topic;
 use crate::page::Page;
@@ -100,11 +100,7 @@ async fn commit(
     let location = format!("/v1/workflows/{name}");
     let view = Put { name, version, changed, warnings };
     let headers = [(header::ETAG, etag(version)), (header::LOCATION, text(&location))];
-    let mut response = (status, headers, Json(&view)).into_response();
-    if done.replayed {
-        mark_replayed(response.headers_mut());
-    }
-    Ok(response)
+    Ok(done.on((status, headers, Json(&view))))
 }
 
 /// `DELETE /v1/workflows/{name}`: with all its versions; its runs go on.
@@ -125,11 +121,7 @@ pub(super) async fn delete(At(name): At<Name>, write: Write) -> Answered {
     };
     let command = expected.map(|()| Command::DeleteWorkflow(DeleteWorkflow { name }));
     let done = write.commit(command).await?;
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    if done.replayed {
-        mark_replayed(response.headers_mut());
-    }
-    Ok(response)
+    Ok(done.on(StatusCode::NO_CONTENT))
 }
 
 /// `POST /v1/workflows/validate`: what is wrong with a document; a bad one is no bad request.

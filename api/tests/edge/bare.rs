@@ -242,10 +242,6 @@ impl Backend for Bare {
         }
     }
 
-    async fn applied_after(&self, _: LogIndex, _: Duration) -> LogIndex {
-        LogIndex(self.applied())
-    }
-
     fn with_state(&self, look: &mut dyn FnMut(&State)) {
         look(&self.inner().state);
     }
@@ -314,9 +310,5 @@ impl Backend for Bare {
 
     fn metrics(&self) -> String {
         "# EOF\n".to_owned()
-    }
-
-    fn now(&self) -> UnixMs {
-        self.inner().now
     }
 }
