@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_model::workflow::TriggerRule;
 use quorate_model::{
-    Applied, Command, FencingToken, Outcome, Reply, Request, RunId, State, TaskEnd, TaskId,
+    Applied, Command, Dispatch, FencingToken, Outcome, Reply, Request, RunId, State, Task, TaskEnd,
+    TaskId,
 };
 
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    /// Tasks with a live process.
-    alive: BTreeSet<TaskId>,
+    /// Tasks with a live process, and by whose authority it runs.
+    alive: BTreeMap<TaskId, FencingToken>,
     tokens: BTreeMap<TaskId, FencingToken>,
     successes: BTreeSet<TaskId>,
     ends: BTreeMap<TaskId, TaskEnd>,
@@ -23,8 +24,10 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// A process of a task began: there is no other, and its turn has come.
-    pub(super) fn began(&mut self, task: TaskId, state: &State) {
-        assert!(self.alive.insert(task), "two processes of {task} at once");
+    pub(super) fn began(&mut self, dispatch: Dispatch, state: &State) {
+        let task = dispatch.task;
+        let other = self.alive.insert(task, dispatch.token);
+        assert!(other.is_none(), "two processes of {task} at once");
         let found = state.task(task).expect("what starts is live");
         assert!(found.end().is_none(), "{task} starts although it is {}", found.status);
     }
@@ -85,7 +88,7 @@ impl Ledger {
         self.retired.extend(applied.retired.iter().map(|old| old.id));
     }
 
-    /// What has ended stays as it ended; what was acknowledged is there.
+    /// What has ended stays as it ended; what runs is in flight; what was acknowledged is there.
     pub(super) fn watch(&mut self, state: &State) {
         for (&run, found) in state.runs() {
             for (position, task) in found.tasks.iter().enumerate() {
@@ -98,6 +101,11 @@ impl Ledger {
                     (None, None) => {}
                 }
             }
+        }
+        for (&task, &token) in &self.alive {
+            let flight = state.task(task).ok().and_then(Task::flight);
+            let known = flight.is_some_and(|flight| flight.token == token);
+            assert!(known, "a process of {task} under {token} that the state knows nothing of");
         }
         for run in &self.acknowledged {
             let known = state.runs().contains_key(run) || self.retired.contains(run);

@@ -289,8 +289,8 @@ impl World {
                 self.to_workers.swap_remove(at);
             }
             for node in &mut self.nodes {
-                if let Some(task) = node.receive(&effect) {
-                    self.ledger.began(task, &self.replicas.state);
+                if let Some(dispatch) = node.receive(&effect) {
+                    self.ledger.began(dispatch, &self.replicas.state);
                 }
                 if let Some(task) = node.just_stopped.take() {
                     self.ledger.stopped(task);

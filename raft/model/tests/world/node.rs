@@ -95,8 +95,8 @@ impl Node {
         std::mem::take(&mut self.running).into_keys().collect()
     }
 
-    /// Does as told, if it may; returns the task that it starts.
-    pub(super) fn receive(&mut self, effect: &Effect) -> Option<TaskId> {
+    /// Does as told, if it may; returns the attempt that it starts.
+    pub(super) fn receive(&mut self, effect: &Effect) -> Option<Dispatch> {
         let &(Effect::Start(dispatch) | Effect::Stop(dispatch, _)) = effect;
         let task = dispatch.task;
         if self.registration() != Some((dispatch.worker, dispatch.epoch)) {
@@ -111,7 +111,7 @@ impl Node {
         match effect {
             Effect::Start(_) if is_new => {
                 self.running.insert(task, (dispatch, 1 + dispatch.token.0 % 7));
-                Some(task)
+                Some(dispatch)
             }
             Effect::Stop(..) if is_new || runs => {
                 self.just_stopped = self.running.remove(&task).map(|_| task);
