@@ -1,7 +1,9 @@
 //! The command line, as a user meets it: the built binary, its two streams and its exit code.
 
+#![expect(clippy::unwrap_used, reason = "where a test cannot go on, it fails")]
+
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -169,11 +171,11 @@ struct Server {
 
 impl Server {
     fn start(user: &mut User) -> Self {
-        let data = user.home.path().join("data");
+        let folder = user.home.path().join("data");
         let printed = user.home.path().join("server.out");
         let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
         command.args(["server", "--dev", "--listen", "127.0.0.1:0", "--name", "dev"]);
-        command.args(["--label", "disk=ssd", "--data"]).arg(data);
+        command.args(["--label", "disk=ssd", "--data"]).arg(folder);
         let out = fs::File::create(&printed).unwrap();
         let child = command.stdin(Stdio::null()).stdout(out).stderr(Stdio::null()).spawn().unwrap();
         let url = until("the server listens", || {
@@ -430,11 +432,11 @@ fn a_worker_joins_and_leaves() {
     let _gate = one_at_a_time();
     let mut user = User::new();
     let server = Server::start(&mut user);
-    let data = user.home.path().join("worker");
+    let folder = user.home.path().join("worker");
     let line = format!(
         "quorate worker --server {} --name hand --slots 2 --label gpu=yes --data {}",
         server.url,
-        data.display()
+        folder.display()
     );
     let worker = user.begins(&line);
     let state = |wanted: &str| {

@@ -89,12 +89,12 @@ fn write_to(text: &mut String, more: std::fmt::Arguments<'_>) {
 pub(crate) fn why(attempt: &AttemptView) -> Option<String> {
     let AttemptView { state, exit_code, signal, reason, .. } = attempt;
     match (state, exit_code, signal, reason) {
-        (AttemptState::Running | AttemptState::Succeeded | AttemptState::Stopped, ..) => None,
         (AttemptState::Lost, ..) => Some("its worker was lost".to_owned()),
         (AttemptState::Failed, _, _, Some(reason)) => Some(reason.clone()),
         (AttemptState::Failed, Some(code), ..) => Some(format!("exit code {code}")),
         (AttemptState::Failed, _, Some(signal), _) => Some(format!("signal {signal}")),
-        (AttemptState::Failed, None, None, None) => None,
+        (AttemptState::Running | AttemptState::Succeeded | AttemptState::Stopped, ..)
+        | (AttemptState::Failed, None, None, None) => None,
     }
 }
 
