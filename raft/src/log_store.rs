@@ -306,3 +306,34 @@ fn take_node(bytes: &mut &[u8]) -> Option<MemberNode> {
     let address = String::from_utf8(bytes.split_off(..length)?.to_vec()).ok()?;
     Some(MemberNode { address, wants_vote })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn joint() -> Membership {
+        let node = |id: u64| {
+            let address = format!("10.0.0.{id}:7400");
+            (id, MemberNode { address, wants_vote: id == 4 })
+        };
+        let voters = vec![BTreeSet::from([1, 2, 3]), BTreeSet::from([1, 2])];
+        Membership::new(voters, (1..=4).map(node).collect::<BTreeMap<_, _>>()).expect("it is valid")
+    }
+
+    #[test]
+    fn reads_a_membership_back() {
+        let bytes = membership_bytes(&joint()).expect("it is small");
+        assert_eq!(membership(&bytes), Some(joint()));
+        for length in 0..bytes.len() {
+            assert_eq!(membership(&bytes[..length]), None, "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn keeps_the_format_of_released_memberships() {
+        let bytes = membership_bytes(&joint()).expect("it is small");
+        assert_eq!((bytes.len(), crc32c::crc32c(&bytes)), (160, 2_605_242_813));
+    }
+}

@@ -278,4 +278,17 @@ mod tests {
         assert_eq!(file_number("000000000000001F.wal"), None);
         assert_eq!(file_number("1.wal"), None);
     }
+
+    #[test]
+    fn keeps_the_format_of_released_segments() {
+        let hex =
+            |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
+        let golden = "51554f524c4f470a010000000700000000000000bc0a0000000000000000000000000000\
+                      030000000000000000100000000000000000000000000000d5ca0d1c";
+        assert_eq!(hex(&HEAD.encode()), golden);
+        let mut frame = Frame::new();
+        frame.push(&Record::Incarnation(2));
+        let golden = "5146726d0d00000013127875ba27885406080000000200000000000000000000";
+        assert_eq!(hex(frame.seal(7, 64)), golden);
+    }
 }

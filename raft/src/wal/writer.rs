@@ -19,7 +19,7 @@ use super::state::LogState;
 /// How far the file is filled with zeros ahead of the log, in bytes: then a sync writes the
 /// records alone and not, each time, the file's new size. Zeros and not `fallocate`, because
 /// the first write to space that is only reserved changes the file's metadata as well.
-const ZEROS_BYTES: u64 = 4 << 20;
+const ZEROS_BYTES: u64 = 1 << 20;
 
 /// To be called when an operation is durable, or never will be.
 pub(super) type Done = Box<dyn FnOnce(Result<(), WalError>) + Send>;

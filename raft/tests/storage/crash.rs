@@ -156,7 +156,7 @@ fn well_used() -> History {
             Step::Purge(2),
         ]);
     }
-    steps.push(Step::Append(vec![77]));
+    steps.extend([Step::Append(vec![1]), Step::Vote, Step::Vote, Step::Append(vec![77])]);
     run(SimDisk::default(), &steps, 1)
 }
 
@@ -189,7 +189,9 @@ fn repairs_or_refuses_every_flipped_bit() {
     let history = well_used();
     let [.., before, after] = history.models.as_slice() else { panic!("there are many steps") };
     let image = history.disk.image();
-    let last = image.last_key_value().unwrap().0;
+    let (last, bytes) = image.last_key_value().unwrap();
+    let frames = bytes.windows(4).filter(|window| window == b"QFrm").count();
+    assert!(frames >= 4, "damage before the tail of the last segment is tried too");
     let (mut flips, mut refused, mut repaired) = (0, 0, 0);
     for (name, bytes) in &image {
         for bit in 0..bytes.len() * 8 {

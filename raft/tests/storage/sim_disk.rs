@@ -1,7 +1,7 @@
 //! A disk in memory that remembers what was done to it, and can be what a power cut would
 //! have left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
@@ -90,7 +90,7 @@ impl SimDisk {
 
     /// What a power cut after `time` things could have left: of the writes that were not
     /// synced none, all, every prefix, or a random choice of sectors; of the files made or
-    /// deleted but not synced none or all.
+    /// deleted but not synced none, all, or a random choice.
     pub(crate) fn cut_at(&self, time: usize, random: &mut impl FnMut() -> u64) -> Vec<Image> {
         let inner = self.lock();
         let mut cut = Cut::new(&inner.first);
@@ -112,8 +112,9 @@ struct Half {
 #[derive(Debug, Default)]
 struct Cut {
     files: BTreeMap<String, Half>,
-    names: Vec<String>,
-    names_pending: Vec<String>,
+    names: BTreeSet<String>,
+    /// Files made (true) and deleted.
+    names_pending: Vec<(String, bool)>,
 }
 
 impl Cut {
@@ -121,17 +122,17 @@ impl Cut {
         let half = |(name, bytes): (&String, &Vec<u8>)| {
             (name.clone(), Half { durable: bytes.clone(), pending: Vec::new() })
         };
-        let names: Vec<_> = first.keys().cloned().collect();
-        Self { files: first.iter().map(half).collect(), names_pending: names.clone(), names }
+        let names = first.keys().cloned().collect();
+        Self { files: first.iter().map(half).collect(), names, names_pending: Vec::new() }
     }
 
     fn note(&mut self, event: &Event) {
         match event {
             Event::Create(name) => {
                 self.files.insert(name.clone(), Half::default());
-                self.names_pending.push(name.clone());
+                self.names_pending.push((name.clone(), true));
             }
-            Event::Delete(name) => self.names_pending.retain(|there| there != name),
+            Event::Delete(name) => self.names_pending.push((name.clone(), false)),
             Event::Write(name, offset, bytes) => {
                 let pending = &mut self.files.get_mut(name).unwrap().pending;
                 let mut offset = *offset;
@@ -150,19 +151,45 @@ impl Cut {
                 half.durable = half.keep(|_| true, usize::MAX);
                 half.pending.clear();
             }
-            Event::SyncDirectory => self.names = self.names_pending.clone(),
+            Event::SyncDirectory => {
+                self.names = self.keep_names(|| true);
+                self.names_pending.clear();
+            }
         }
     }
 
     fn images(&self, random: &mut impl FnMut() -> u64) -> Vec<Image> {
         let mut images = self.images_named(&self.names, random);
-        if self.names != self.names_pending {
-            images.extend(self.images_named(&self.names_pending, random));
+        for _ in 0..self.names_pending.len() {
+            let names = self.keep_names(|| random().is_multiple_of(2));
+            images.extend(self.images_named(&names, random));
+        }
+        if !self.names_pending.is_empty() {
+            images.extend(self.images_named(&self.keep_names(|| true), random));
         }
         images
     }
 
-    fn images_named(&self, names: &[String], random: &mut impl FnMut() -> u64) -> Vec<Image> {
+    /// The names of the files that are there if `keep` has its way with each change.
+    fn keep_names(&self, mut keep: impl FnMut() -> bool) -> BTreeSet<String> {
+        let mut names = self.names.clone();
+        for (name, made) in &self.names_pending {
+            if keep() {
+                if *made {
+                    names.insert(name.clone());
+                } else {
+                    names.remove(name);
+                }
+            }
+        }
+        names
+    }
+
+    fn images_named(
+        &self,
+        names: &BTreeSet<String>,
+        random: &mut impl FnMut() -> u64,
+    ) -> Vec<Image> {
         let mut images = Vec::new();
         let mut add = |keep: &mut dyn FnMut(&Half) -> Vec<u8>| {
             let file = |name: &String| (name.clone(), keep(&self.files[name]));
