@@ -1,12 +1,13 @@
 //! What a node does while it leads: let timers fire, hand out ready tasks, talk to workers.
 //!
-//! Three loops that begin with a term and end with it. None keeps anything that the state
+//! A few loops that begin with a term and end with it. None keeps anything that the state
 //! does not: what they lose when they end, the next leader's find in its own copy. Knows
 //! nothing of how workers work; the words between them are in [`protocol`](crate::protocol).
 
 mod clock;
 mod leases;
 mod planner;
+mod retention;
 mod sessions;
 
 use std::sync::Arc;
@@ -56,6 +57,7 @@ fn begin(
     sessions.begin_term(term, stop.clone());
     duties.spawn(clock::run(node.clone(), term, stop.clone()));
     duties.spawn(planner::run(node.clone(), Arc::clone(sessions), term, stop.clone()));
+    duties.spawn(retention::run(node.clone(), term, stop.clone()));
     duties.spawn(Arc::clone(sessions).carry_out(effects, stop.clone()));
     duties.spawn(Arc::clone(sessions).watch_leases(term, stop.clone()));
     duties.close();

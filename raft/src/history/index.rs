@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
+use quorate_model::plan::Finished;
 use quorate_model::workflow::DefinitionId;
 use quorate_model::{Retired, Run, RunEnd, RunId, UnixMs};
 use uuid::Uuid;
@@ -119,6 +120,23 @@ impl Source {
         }
         Ok(taken)
     }
+}
+
+/// Every run, as far as retention looks at it, by the keys of an index alone.
+pub(super) fn finished(trees: &Trees) -> impl Iterator<Item = Result<Finished, HistoryError>> {
+    trees.by_workflow.iter().keys().filter_map(|key| match key {
+        Ok(key) => finished_at(&key).map(Ok),
+        Err(error) => Some(Err(error.into())),
+    })
+}
+
+fn finished_at(key: &[u8]) -> Option<Finished> {
+    let (head, place) = key.split_last_chunk::<PLACE_BYTES>()?;
+    // Behind the name: a zero, and how the run ended.
+    let name = head.get(..head.len().checked_sub(2)?)?;
+    let workflow = std::str::from_utf8(name).ok()?.parse().ok()?;
+    let created_at = UnixMs(!u64::from_be_bytes(*place.first_chunk()?));
+    Some(Finished { run: run_at(place), workflow, created_at })
 }
 
 fn place(at: UnixMs, id: RunId) -> [u8; PLACE_BYTES] {

@@ -13,7 +13,7 @@ pub const PRUNE_MAX: usize = 1_000;
 pub struct Retention {
     /// Finished runs; the oldest go first. 10,000 by default.
     pub keep_count: usize,
-    /// How long a run is kept after it ended. 30 days by default.
+    /// How long a run is kept after it was created. 30 days by default.
     pub keep_age: DurationMs,
 }
 
@@ -30,11 +30,11 @@ pub struct Finished {
     pub run: RunId,
     /// What it executed.
     pub workflow: Name,
-    /// When it ended.
-    pub ended_at: UnixMs,
+    /// When it was created.
+    pub created_at: UnixMs,
 }
 
-/// The runs to prune, those that ended first in front; at most [`PRUNE_MAX`]. What is left
+/// The runs to prune, those that were created first in front; at most [`PRUNE_MAX`]. What is left
 /// is for the next time.
 #[must_use]
 pub fn prunable(finished: &[Finished], policy: Retention, now: UnixMs) -> Vec<RunId> {
@@ -44,13 +44,13 @@ pub fn prunable(finished: &[Finished], policy: Retention, now: UnixMs) -> Vec<Ru
     }
     let mut doomed = Vec::new();
     for mut runs in by_workflow.into_values() {
-        runs.sort_unstable_by_key(|run| Reverse((run.ended_at, run.run)));
+        runs.sort_unstable_by_key(|run| Reverse((run.created_at, run.run)));
         let is_surplus = |&(at, run): &(usize, &Finished)| {
-            at >= policy.keep_count || now.since(run.ended_at) > policy.keep_age
+            at >= policy.keep_count || now.since(run.created_at) > policy.keep_age
         };
         doomed.extend(runs.into_iter().enumerate().filter(is_surplus).map(|(_, run)| run));
     }
-    doomed.sort_unstable_by_key(|run| (run.ended_at, run.run));
+    doomed.sort_unstable_by_key(|run| (run.created_at, run.run));
     doomed.into_iter().take(PRUNE_MAX).map(|run| run.run).collect()
 }
 
@@ -60,9 +60,9 @@ mod tests {
 
     use super::*;
 
-    fn finished(number: u128, workflow: &str, ended_at: u64) -> Finished {
+    fn finished(number: u128, workflow: &str, created_at: u64) -> Finished {
         let run = RunId(Uuid::from_u128(number));
-        Finished { run, workflow: workflow.parse().unwrap(), ended_at: UnixMs(ended_at) }
+        Finished { run, workflow: workflow.parse().unwrap(), created_at: UnixMs(created_at) }
     }
 
     fn pruned(finished: &[Finished], keep_count: usize, keep_age: u64, now: u64) -> Vec<u128> {
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_that_end_at_once_go_in_the_order_of_their_ids() {
+    fn runs_of_one_instant_go_in_the_order_of_their_ids() {
         let runs = [finished(2, "a", 10), finished(1, "a", 10), finished(3, "a", 10)];
         assert_eq!(pruned(&runs, 1, 1_000, 10), [1, 2]);
     }
