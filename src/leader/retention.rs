@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use quorate_model::command::PruneHistory;
 use quorate_model::plan::{PRUNE_MAX, Retention, prunable};
-use quorate_model::{Command, RunId};
+use quorate_model::{Command, RunId, State};
 use quorate_raft::Node;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-
-use super::wall_clock;
 
 /// Between two looks. History grows by what fits on a disk many times over in that time.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -45,7 +43,11 @@ async fn look(node: &Node, policy: Retention) -> Vec<RunId> {
     let node = node.clone();
     let looked = tokio::task::spawn_blocking(move || {
         let finished = node.history().finished()?;
-        Ok::<_, quorate_raft::HistoryError>(prunable(&finished, policy, wall_clock()))
+        Ok::<_, quorate_raft::HistoryError>(prunable(
+            &finished,
+            policy,
+            node.with_state(State::now),
+        ))
     });
     match looked.await {
         Ok(Ok(runs)) => runs,
