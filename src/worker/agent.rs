@@ -83,7 +83,7 @@ pub(crate) struct Agent {
     by_key: HashMap<Key, TaskId>,
     watched: JoinSet<Finished>,
     /// Accepted while there was no keeper.
-    waiting: Vec<Box<StartTask>>,
+    waiting: Vec<StartTask>,
     ended: Ended,
     quiesce: Vec<oneshot::Sender<()>>,
     drain: Option<Drain>,
@@ -157,7 +157,7 @@ impl Agent {
 
     async fn grant(&mut self, wish: Wish) {
         match wish {
-            Wish::Start(start) => self.grant_start(start).await,
+            Wish::Start(start) => self.grant_start(*start).await,
             Wish::Stop(dispatch, reason) => self.stop(dispatch, reason).await,
             Wish::Quiesce(done) => {
                 self.quiesce.push(done);
@@ -176,7 +176,7 @@ impl Agent {
         }
     }
 
-    async fn grant_start(&mut self, start: Box<StartTask>) {
+    async fn grant_start(&mut self, start: StartTask) {
         let dispatch = start.dispatch;
         self.start(start).await;
         if !self.is_under_way(&dispatch) {
@@ -186,7 +186,7 @@ impl Agent {
     }
 
     /// Starts an attempt, if rule R6 allows it and it was not started before.
-    async fn start(&mut self, start: Box<StartTask>) {
+    async fn start(&mut self, start: StartTask) {
         let dispatch = start.dispatch;
         if let Err(refusal) = self.setup.standing.admits(&dispatch) {
             tracing::info!(%dispatch, %refusal, "not started");
@@ -214,7 +214,7 @@ impl Agent {
             tracing::error!(%dispatch, reason, "refused to start");
             self.tell(dispatch, Outcome::Lost, Usage::default());
         } else if self.is_ready {
-            self.launch(*start).await;
+            self.launch(start).await;
         } else {
             self.waiting.push(start);
         }

@@ -128,9 +128,12 @@ impl Session {
             match &end {
                 End::Stopped => return,
                 End::Refused { forget_id } => {
-                    self.standing.revoke();
                     if *forget_id {
                         self.identity.forget();
+                    }
+                    // At once: what runs has no right to.
+                    if self.lay_down().await.is_err() {
+                        return;
                     }
                 }
                 End::NotLeader(Some(leader)) if dial.follow(leader) => continue,

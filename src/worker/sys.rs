@@ -12,7 +12,11 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use super::lease::BootNs;
 
 /// File descriptors that travel with one message: the two pipes of a task.
-pub(super) const FDS_MAX: usize = 2;
+const FDS_MAX: u32 = 2;
+
+/// What a descriptor takes in a message.
+const FD_BYTES: u32 = 4;
+const _: () = assert!(size_of::<RawFd>() == 4);
 
 /// Nanoseconds of `CLOCK_BOOTTIME`: it counts through a suspend, and nobody can set it.
 #[allow(unsafe_code, reason = "std reads CLOCK_MONOTONIC only, which stops in a suspend")]
@@ -239,7 +243,7 @@ struct Control([u8; 64]);
 #[allow(unsafe_code, reason = "CMSG_SPACE is arithmetic, but declared unsafe")]
 const CONTROL_BYTES: usize = {
     // SAFETY: computes a size.
-    let bytes = unsafe { libc::CMSG_SPACE((FDS_MAX * size_of::<RawFd>()) as u32) as usize };
+    let bytes = unsafe { libc::CMSG_SPACE(FD_BYTES * FDS_MAX) as usize };
     assert!(bytes <= 64, "the control buffer holds the descriptors of a message");
     bytes
 };
@@ -247,7 +251,8 @@ const CONTROL_BYTES: usize = {
 /// Sends one message whole, with copies of descriptors.
 #[allow(unsafe_code, reason = "std cannot pass descriptors")]
 pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    assert!(fds.len() <= FDS_MAX, "a message carries the pipes of one task");
+    let fds_count = u32::try_from(fds.len()).unwrap_or(u32::MAX);
+    assert!(fds_count <= FDS_MAX, "a message carries the pipes of one task");
     let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     let mut control = Control([0; 64]);
     // SAFETY: `message` points at `part` and `control`, which outlive the call; the control
@@ -257,7 +262,7 @@ pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>])
         message.msg_iov = &raw mut part;
         message.msg_iovlen = 1;
         if !fds.is_empty() {
-            let fds_bytes = mem::size_of_val(fds) as u32;
+            let fds_bytes = FD_BYTES * fds_count;
             message.msg_control = control.0.as_mut_ptr().cast();
             message.msg_controllen = libc::CMSG_SPACE(fds_bytes) as usize;
             let header = libc::CMSG_FIRSTHDR(&raw const message);

@@ -24,6 +24,10 @@ pub(super) fn keep(place: &Place, paths: &[String]) -> Result<(), String> {
         ));
     }
     let (work, kept) = (place.work(), place.artifacts());
+    if !paths.is_empty() {
+        // It must be new: in one that the task made, anything may be a link.
+        fs::create_dir(&kept).map_err(|error| format!("artifacts cannot be kept: {error}"))?;
+    }
     for path in paths {
         let from = find(&work, path).map_err(|reason| format!("the artifact {path:?} {reason}"))?;
         let to = kept.join(path);
@@ -41,6 +45,9 @@ pub(super) fn keep(place: &Place, paths: &[String]) -> Result<(), String> {
 /// What it is instead, to be put behind its name.
 pub(crate) fn find(root: &Path, path: &str) -> Result<std::path::PathBuf, String> {
     let mut found = root.to_path_buf();
+    if fs::symlink_metadata(root).is_ok_and(|root| root.is_symlink()) {
+        return Err("lies behind a symbolic link".to_owned());
+    }
     let mut kind = None;
     for component in Path::new(path).components() {
         match component {
@@ -124,7 +131,11 @@ mod tests {
         ] {
             let reason = keep(&place, &[path.to_owned()]).unwrap_err();
             assert!(reason.contains(word), "{path:?}: {reason}");
+            fs::remove_dir(place.artifacts()).unwrap();
         }
+        symlink(dir.path(), place.artifacts()).unwrap();
+        let reason = keep(&place, &["a.csv".to_owned()]).unwrap_err();
+        assert!(reason.contains("cannot be kept"), "{reason}");
         assert!(dir.path().join("secret").exists());
     }
 }

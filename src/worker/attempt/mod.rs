@@ -23,7 +23,7 @@ use super::task::{Context, Kinds};
 use crate::protocol::StartTask;
 
 pub(crate) use env::BaseEnv;
-pub(crate) use place::{Place, run_directory};
+pub(crate) use place::{Place, open_plain, run_directory};
 
 /// How long pipes may stay open once nothing of a task is left: only what hid from the
 /// keeper can still hold them.

@@ -18,11 +18,13 @@ use std::path::Path;
 use quorate_model::{Json, Name, OUTPUT_BYTES_MAX};
 use serde_json::Value;
 
+use super::place::open_plain;
+
 /// How a line on stdout that is an output begins.
 pub(crate) const LINE_PREFIX: &[u8] = b"::output ";
 
 /// The file may be larger than what it says, by blanks and delimiters, but not by much.
-const FILE_BYTES_MAX: u64 = 2 * OUTPUT_BYTES_MAX as u64;
+const FILE_BYTES_MAX: usize = 2 * OUTPUT_BYTES_MAX;
 
 /// Outputs, while they are gathered.
 #[derive(Debug, Default)]
@@ -103,7 +105,7 @@ impl Outputs {
         // An estimate, to bound the memory of a task that prints outputs for ever.
         let more = key.len() + value.as_str().map_or(0, str::len);
         self.bytes = self.bytes.saturating_add(more);
-        if self.bytes > FILE_BYTES_MAX as usize {
+        if self.bytes > FILE_BYTES_MAX {
             self.values.clear();
             return Err(too_large(self.bytes));
         }
@@ -126,15 +128,15 @@ fn until(lines: &mut std::str::Lines<'_>, end: &str) -> Option<String> {
 
 fn read(path: &Path) -> Result<Option<String>, String> {
     let failed = |error: io::Error| format!("$QUORATE_OUTPUT cannot be read: {error}");
-    let file = match File::open(path) {
+    let file = match open_plain(File::options().read(true), path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
     let mut text = String::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+    file.take(FILE_BYTES_MAX as u64 + 1).read_to_string(&mut text).map_err(failed)?;
     let bytes = text.len();
-    if bytes as u64 > FILE_BYTES_MAX { Err(too_large(bytes)) } else { Ok(Some(text)) }
+    if bytes > FILE_BYTES_MAX { Err(too_large(bytes)) } else { Ok(Some(text)) }
 }
 
 fn too_large(bytes: usize) -> String {

@@ -10,8 +10,9 @@
 //! Names are built from ids only. A directory that would be empty is not kept: an attempt
 //! without one, in a run that has one, printed nothing.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use quorate_model::{Attempt, RunId, TaskId};
@@ -102,7 +103,69 @@ impl Place {
     }
 }
 
+/// Opens a file in a place, where a task may have put anything under its name: never through
+/// a link, and without waiting for the other end of a pipe.
+pub(crate) fn open_plain(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))
+}
+
 /// The directory with every attempt of a run on this worker.
 pub(crate) fn run_directory(attempts: &Path, run: RunId) -> PathBuf {
     attempts.join(run.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn place(dir: &tempfile::TempDir) -> Place {
+        let place = Place::of(dir.path(), TaskId::default(), Attempt(1));
+        place.create().unwrap();
+        place
+    }
+
+    #[test]
+    fn keeps_only_what_there_is_to_keep() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(&dir);
+        fs::write(place.output(), "a=1").unwrap();
+        assert!(place.clear_if_empty());
+        assert!(!place.directory.exists() && run_directory(dir.path(), RunId::default()).exists());
+
+        place.create().unwrap();
+        fs::write(place.log(), "x").unwrap();
+        fs::write(place.work().join("left"), "x").unwrap();
+        assert!(!place.clear_if_empty());
+        place.clear();
+        assert!(place.log().exists() && !place.work().exists());
+    }
+
+    #[test]
+    fn begins_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(place(&dir).work().join("old"), "x").unwrap();
+        let again = place(&dir);
+        assert_eq!(fs::read_dir(again.work()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn opens_neither_links_nor_pipes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        fs::write(&file, "x").unwrap();
+        symlink(&file, &link).unwrap();
+        assert!(open_plain(File::options().read(true), &file).is_ok());
+        assert!(open_plain(File::options().read(true), &link).is_err());
+        assert!(open_plain(File::options().read(true), dir.path()).is_err());
+        let pipe = dir.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert!(open_plain(File::options().read(true), &pipe).is_err());
+        assert!(open_plain(File::options().append(true), &pipe).is_err());
+    }
 }

@@ -125,8 +125,11 @@ impl Groups {
             memory_kib_max: child.memory_kib_max,
         };
         let status = ExitStatus::from_raw(child.status);
-        let status = status.signal().map(Status::Signal).or(status.code().map(Status::Code));
-        group.left = Some((status.unwrap_or(Status::Code(0)), usage));
+        let status = match (status.signal(), status.code()) {
+            (Some(signal), _) => Status::Signal(signal),
+            (None, code) => Status::Code(code.expect("a reaped process has ended one way")),
+        };
+        group.left = Some((status, usage));
         self.settle(child.pid, now)
     }
 

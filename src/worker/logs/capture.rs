@@ -1,7 +1,7 @@
 //! Writing down what a task prints, line by line, while it prints.
 
 use std::cell::RefCell;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tokio::net::unix::pipe;
 
 use super::Follow;
+use crate::worker::attempt::open_plain;
 use crate::worker::attempt::outputs::{LINE_PREFIX, Outputs};
 
 /// What is kept of the output of one attempt. More would fill the disk and nobody's mind.
@@ -219,7 +220,7 @@ impl Log {
         let file = match &mut self.file {
             Some(file) => file,
             None => {
-                self.file.insert(OpenOptions::new().append(true).create(true).open(&self.path)?)
+                self.file.insert(open_plain(File::options().append(true).create(true), &self.path)?)
             }
         };
         file.write_all(bytes)?;

@@ -19,7 +19,7 @@ use quorate_api::backend::{Chunk, READ_BYTES_MAX, READ_WAIT_MAX, Read, ReadError
 use quorate_model::{Attempt, RunId, TaskId};
 use tokio::sync::Notify;
 
-use super::attempt::{Place, artifacts, run_directory};
+use super::attempt::{Place, artifacts, open_plain, run_directory};
 
 pub(crate) use capture::Capture;
 pub(crate) use retention::{Retention, keep_tidy};
@@ -114,12 +114,15 @@ impl Logs {
                     ReadError::NotFound(format!("the artifact {path:?} {reason}"))
                 })?,
             };
-            read_range(&path, from, bytes_max, is_complete).or_else(|error| match error.kind() {
+            match read_range(&path, from, bytes_max, is_complete) {
+                Ok(chunk) => Ok(chunk),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Err(ReadError::Unavailable(format!("the file cannot be read: {error}")))
+                }
                 // An attempt that printed nothing left no file.
-                io::ErrorKind::NotFound if !is_complete || run.exists() => Ok(empty(is_complete)),
-                io::ErrorKind::NotFound => Err(not_kept()),
-                _ => Err(ReadError::Unavailable(format!("the file cannot be read: {error}"))),
-            })
+                Err(_) if !is_complete || run.exists() => Ok(empty(is_complete)),
+                Err(_) => Err(not_kept()),
+            }
         };
         let answer = tokio::task::spawn_blocking(find_and_read).await;
         answer.unwrap_or_else(|_| Err(ReadError::Unavailable("the worker is stopping".to_owned())))
@@ -142,7 +145,7 @@ fn not_kept() -> ReadError {
 }
 
 fn read_range(path: &Path, from: ReadFrom, bytes_max: u32, complete: bool) -> io::Result<Chunk> {
-    let file = File::open(path)?;
+    let file = open_plain(File::options().read(true), path)?;
     let size = file.metadata()?.len();
     let offset = match from {
         ReadFrom::Offset(offset) => offset,

@@ -1,10 +1,9 @@
 //! What an attempt is given, and what is kept of it.
 
 use std::fs;
-use std::time::Duration;
 
 use quorate_api::backend::{ReadError, ReadFrom};
-use quorate_model::{Dispatch, Outcome};
+use quorate_model::{Dispatch, Json, Outcome};
 use serde_json::json;
 
 use super::fixture::*;
@@ -15,10 +14,8 @@ async fn outcome_of(line: &mut Line, script: &str, token: u64) -> Outcome {
 }
 
 fn reason(outcome: Outcome) -> String {
-    match outcome {
-        Outcome::Broken { reason } => reason,
-        other => panic!("not broken: {other:?}"),
-    }
+    let Outcome::Broken { reason } = outcome else { panic!("not broken: {outcome:?}") };
+    reason
 }
 
 async fn log(line: &mut Line, dispatch: Dispatch) -> Vec<String> {
@@ -75,12 +72,9 @@ async fn has_a_directory_and_an_environment_of_its_own() {
 async fn outputs_come_from_the_file_and_from_stdout() {
     let (_world, mut line) = World::registered(LONG).await;
     let script = "echo rows=5 >> $QUORATE_OUTPUT; echo '::output state=fine'";
-    match outcome_of(&mut line, script, 11).await {
-        Outcome::Succeeded { outputs: Some(outputs) } => {
-            assert_eq!(outputs.as_str(), r#"{"rows":"5","state":"fine"}"#);
-        }
-        other => panic!("{other:?}"),
-    }
+    let outputs = Json::new(&json!({ "rows": "5", "state": "fine" }));
+    let outcome = outcome_of(&mut line, script, 11).await;
+    assert_eq!(outcome, Outcome::Succeeded { outputs: Some(outputs) });
     let script = "head -c 70000 /dev/zero | tr '\\0' x | sed 's/^/k=/' > $QUORATE_OUTPUT";
     assert!(reason(outcome_of(&mut line, script, 12).await).contains("64 KiB"));
     let script = "echo nonsense > $QUORATE_OUTPUT; exit 4";
@@ -183,12 +177,10 @@ async fn a_log_is_followed_while_it_grows() {
     assert!(String::from_utf8(one.bytes).unwrap().ends_with(" stdout F one\n"));
     assert!(!one.complete);
     fs::write(gate, "").unwrap();
-    let two =
-        line.read_beside_reports(log_of(at, ReadFrom::Offset(one.size), 10_000)).await.unwrap();
+    let two = line.read(log_of(at, ReadFrom::Offset(one.size), 10_000)).await.unwrap();
     assert!(String::from_utf8(two.bytes).unwrap().ends_with(" stderr F two\n"));
     until("it has ended", || world.worker.as_ref().unwrap().status().running == 0).await;
-    let end =
-        line.read_beside_reports(log_of(at, ReadFrom::Offset(two.size), 10_000)).await.unwrap();
+    let end = line.read(log_of(at, ReadFrom::Offset(two.size), 10_000)).await.unwrap();
     assert!(end.bytes.is_empty() && end.complete);
 }
 
@@ -226,5 +218,4 @@ async fn three_hundred_starts_leak_nothing() {
     assert!(open() < before + 200, "{} descriptors, {before} before", open());
     let run = world.worker_dir().join("attempts").join(dispatch(0, 1, 0).task.run.to_string());
     until("no directory is left", || fs::read_dir(&run).unwrap().count() == 0).await;
-    tokio::time::sleep(Duration::ZERO).await;
 }

@@ -84,12 +84,10 @@ impl Line {
     pub(super) async fn next(&mut self) -> Option<FromWorker> {
         loop {
             let said = tokio::time::timeout(PATIENCE, self.said.recv()).await;
-            match said.expect("the worker says nothing")? {
-                FromWorker::Renew { sent_at } if self.answers_renewals => {
-                    self.say(ToWorker::Renewed { sent_at }).await;
-                }
-                FromWorker::Renew { .. } => {}
-                said => return Some(said),
+            let said = said.expect("the worker says nothing")?;
+            let FromWorker::Renew { sent_at } = said else { return Some(said) };
+            if self.answers_renewals {
+                self.say(ToWorker::Renewed { sent_at }).await;
             }
         }
     }
@@ -97,10 +95,9 @@ impl Line {
     /// When the next renewal was sent, by the worker's clock.
     pub(super) async fn renewal(&mut self) -> u64 {
         let said = tokio::time::timeout(PATIENCE, self.said.recv()).await;
-        match said.unwrap().unwrap() {
-            FromWorker::Renew { sent_at } => sent_at,
-            other => panic!("no renewal: {other:?}"),
-        }
+        let said = said.unwrap().unwrap();
+        let FromWorker::Renew { sent_at } = said else { panic!("no renewal: {said:?}") };
+        sent_at
     }
 
     pub(super) async fn start(&self, start: StartTask) {
@@ -113,10 +110,9 @@ impl Line {
 
     /// The next thing that the worker says, which must be a report.
     pub(super) async fn report(&mut self) -> (u64, ReportTask) {
-        match self.next().await {
-            Some(FromWorker::Report { sequence, report }) => (sequence, report),
-            other => panic!("no report: {other:?}"),
-        }
+        let said = self.next().await.expect("the worker hung up");
+        let FromWorker::Report { sequence, report } = said else { panic!("no report: {said:?}") };
+        (sequence, report)
     }
 
     /// The outcome of an attempt, which is recorded then.
@@ -126,22 +122,13 @@ impl Line {
         report.outcome
     }
 
+    /// What a read comes to. A report that comes before the answer is swallowed.
     pub(super) async fn read(&mut self, read: Read) -> Result<Chunk, ReadError> {
         self.say(ToWorker::Read { request: 5, read }).await;
-        match self.next().await {
-            Some(FromWorker::ReadDone { request: 5, result }) => result,
-            other => panic!("no answer to a read: {other:?}"),
-        }
-    }
-
-    /// The same, where a report may come before the answer.
-    pub(super) async fn read_beside_reports(&mut self, read: Read) -> Result<Chunk, ReadError> {
-        self.say(ToWorker::Read { request: 6, read }).await;
         loop {
-            match self.next().await {
-                Some(FromWorker::Report { .. }) => {}
-                Some(FromWorker::ReadDone { request: 6, result }) => return result,
-                other => panic!("no answer to a read: {other:?}"),
+            let said = self.next().await.expect("the worker hung up");
+            if let FromWorker::ReadDone { request: 5, result } = said {
+                return result;
             }
         }
     }
@@ -215,10 +202,9 @@ impl World {
     /// Lets the worker register, which must ask for `id`; it gets w1, or keeps that.
     pub(super) async fn register(&mut self, id: Option<WorkerId>, epoch: u64) -> Line {
         let mut line = self.line().await;
-        match line.next().await {
-            Some(FromWorker::Register { worker, .. }) => assert_eq!(worker, id),
-            other => panic!("no registration: {other:?}"),
-        }
+        let said = line.next().await.unwrap();
+        let FromWorker::Register { worker, .. } = said else { panic!("no registration: {said:?}") };
+        assert_eq!(worker, id);
         let (epoch, lease) = (Epoch(epoch), self.lease);
         line.say(ToWorker::Registered { worker: WorkerId(1), epoch, lease }).await;
         line

@@ -94,7 +94,7 @@ async fn a_stopped_agent_does_not_keep_its_tasks_alive() {
     let stopped = Instant::now();
     until("its tasks are killed", || !process.any_lives()).await;
     // The last renewal was sent before it was stopped.
-    let margin = Duration::from_millis(300);
+    let margin = Duration::from_secs(1);
     assert!(stopped.elapsed() < Duration::from_millis(LEASE.0) + margin, "{:?}", stopped.elapsed());
     process.signal(libc::SIGCONT);
 }
