@@ -18,6 +18,7 @@ use tokio::sync::broadcast;
 
 use crate::leader::Sessions;
 use crate::telemetry;
+use crate::worker::Probe;
 
 /// How long a write or a linearizable read may take before it is answered without a result.
 /// Longer than an election, shorter than the patience of clients.
@@ -34,6 +35,8 @@ const READ_MARGIN: Duration = Duration::from_secs(7);
 pub(crate) struct NodeBackend {
     node: Node,
     sessions: Arc<Sessions>,
+    /// The worker of this process, if it has one.
+    worker: Option<Probe>,
 }
 
 /// A read on its way to the leader: what one node asks of another.
@@ -46,8 +49,8 @@ struct ForwardedRead {
 impl NodeBackend {
     /// Answers for `node`, whose workers are connected to `sessions`.
     #[must_use]
-    pub(crate) fn new(node: Node, sessions: Arc<Sessions>) -> Self {
-        Self { node, sessions }
+    pub(crate) fn new(node: Node, sessions: Arc<Sessions>, worker: Option<Probe>) -> Self {
+        Self { node, sessions, worker }
     }
 
     /// Which worker has what an attempt wrote.
@@ -187,7 +190,7 @@ impl Backend for NodeBackend {
     }
 
     fn metrics(&self) -> String {
-        telemetry::metrics(&self.node, &self.sessions)
+        telemetry::metrics(&self.node, &self.sessions, self.worker.as_ref())
     }
 }
 

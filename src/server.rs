@@ -95,27 +95,23 @@ impl Server {
         let stop = CancellationToken::new();
         let node = open(&config, &advertised).await?;
         let sessions = Arc::new(Sessions::new(node.clone(), config.lease));
-        let backend = Arc::new(NodeBackend::new(node.clone(), Arc::clone(&sessions)));
+        // Connects to this node, which does not answer yet: the system holds the connection.
+        let worker = if config.worker {
+            Some(Worker::start(worker_options(&config, &node, &advertised)?)?)
+        } else {
+            None
+        };
+        let probe = worker.as_ref().map(WorkerHandle::probe);
+        let backend = Arc::new(NodeBackend::new(node.clone(), Arc::clone(&sessions), probe));
 
         let tasks = TaskTracker::new();
         let http = serve_http(Arc::clone(&backend), address, &tasks, &stop);
         let door = Door { node: node.clone(), sessions: Arc::clone(&sessions), backend, http };
         tasks.spawn(Arc::new(door).accept(listener, stop.clone()));
         tasks.spawn(leader::run(node.clone(), sessions, stop.clone()));
-        let worker = if config.worker {
-            Some(Worker::start(worker_options(&config, &node, &advertised)?)?)
-        } else {
-            None
-        };
         tasks.close();
         info!(%address, node = node.id(), "serving");
         Ok(Self { address, node, worker, stop, tasks })
-    }
-
-    /// Where it listens.
-    #[must_use]
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
     }
 
     /// Where its API is.

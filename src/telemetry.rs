@@ -9,6 +9,7 @@ use quorate_raft::Node;
 use tracing_subscriber::EnvFilter;
 
 use crate::leader::Sessions;
+use crate::worker::{Probe, WorkerStatus};
 
 /// Has events written to standard error: those that `QUORATE_LOG` asks for (`info` unless
 /// set; `quorate_raft=debug,info` and the like), one line each.
@@ -24,9 +25,11 @@ pub(crate) fn init(default_level: &str) {
 
 /// Every metric of a node, in the OpenMetrics text format.
 #[must_use]
-pub(crate) fn metrics(node: &Node, sessions: &Sessions) -> String {
+pub(crate) fn metrics(node: &Node, sessions: &Sessions, worker: Option<&Probe>) -> String {
     let mut registry = Registry::with_prefix("quorate");
-    registry.register_collector(Box::new(Readings(read(node, sessions))));
+    let mut readings = read(node, sessions);
+    readings.extend(worker.into_iter().flat_map(|worker| read_worker(worker.read())));
+    registry.register_collector(Box::new(Readings(readings)));
     let mut text = String::new();
     // Writing to a string fails only where a metric encodes itself wrongly.
     match prometheus_client::encoding::text::encode(&mut text, &registry) {
@@ -83,11 +86,6 @@ impl EncodeMetric for Sample {
 fn read(node: &Node, sessions: &Sessions) -> Vec<Reading> {
     let status = node.status();
     let counted = node.with_state(count);
-    let gauge = |name, help, value| Reading { name, help, kind: MetricType::Gauge, value };
-    let counter = |name, help, value| {
-        let (kind, value) = (MetricType::Counter, number(value));
-        Reading { name, help, kind, value }
-    };
     vec![
         gauge("raft_term", "Term of this node", number(status.term)),
         gauge("raft_leads", "1 if this node leads", f64::from(u8::from(status.leads))),
@@ -112,6 +110,26 @@ fn read(node: &Node, sessions: &Sessions) -> Vec<Reading> {
         gauge("workers_connected", "Workers connected here", length(sessions.connected().len())),
         gauge("slots_total", "Slots of live workers", length(counted.slots)),
     ]
+}
+
+fn read_worker(status: WorkerStatus) -> Vec<Reading> {
+    let WorkerStatus { lease_left, slots, running, started_total, reports_pending } = status;
+    let left = lease_left.unwrap_or_default().as_secs_f64();
+    vec![
+        gauge("worker_lease_seconds", "What is left of the lease of this worker", left),
+        gauge("worker_slots", "Slots of this worker", f64::from(slots)),
+        gauge("worker_running", "Attempts that run on this worker", length(running)),
+        counter("worker_started", "Attempts that this worker started", started_total),
+        gauge("worker_reports_pending", "Results not yet recorded", length(reports_pending)),
+    ]
+}
+
+fn gauge(name: &'static str, help: &'static str, value: f64) -> Reading {
+    Reading { name, help, kind: MetricType::Gauge, value }
+}
+
+fn counter(name: &'static str, help: &'static str, value: u64) -> Reading {
+    Reading { name, help, kind: MetricType::Counter, value: number(value) }
 }
 
 #[derive(Clone, Copy, Debug)]

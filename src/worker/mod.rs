@@ -48,14 +48,12 @@ use identity::Identity;
 use logs::Logs;
 use outbox::Outbox;
 use session::Session;
-use standing::Standing;
-use status::Counters;
 
 pub(crate) use identity::Profile;
 pub(crate) use keeper::Program;
 pub(crate) use logs::Retention;
 pub(crate) use session::{Link, Servers};
-pub(crate) use status::WorkerStatus;
+pub(crate) use status::{Probe, WorkerStatus};
 
 /// What the session may ask of the agent before it has to wait: enough for every slot to be
 /// filled and stopped at once on a large machine.
@@ -138,10 +136,7 @@ pub(crate) struct WorkerHandle {
     farewell: watch::Sender<bool>,
     session: JoinHandle<()>,
     agent: Option<oneshot::Receiver<()>>,
-    standing: Arc<Standing>,
-    outbox: Arc<Outbox>,
-    counters: Arc<Counters>,
-    slots: u32,
+    probe: Probe,
     kill_after: Duration,
 }
 
@@ -205,11 +200,8 @@ impl Worker {
         };
         let (session, agent) = (tokio::spawn(session.run()), Some(agent));
         let kill_after = Duration::from_millis(kill_after.0);
-        #[rustfmt::skip]
-        let handle = WorkerHandle {
-            wishes, farewell, session, agent, standing, outbox, counters, slots, kill_after,
-        };
-        Ok(handle)
+        let probe = Probe { standing, outbox, counters, slots };
+        Ok(WorkerHandle { wishes, farewell, session, agent, probe, kill_after })
     }
 }
 
@@ -224,9 +216,9 @@ impl WorkerHandle {
         if !matches!(drained, Ok(Ok(()))) {
             tracing::error!("some tasks do not end: the lease is not given back");
         } else {
-            let recorded = tokio::time::timeout(REPORTS_MAX, self.outbox.emptied()).await;
+            let recorded = tokio::time::timeout(REPORTS_MAX, self.probe.outbox.emptied()).await;
             if recorded.is_err() {
-                tracing::warn!(reports = self.outbox.len(), "leaving before all is recorded");
+                tracing::warn!(reports = self.probe.outbox.len(), "leaving before all is recorded");
             }
             self.farewell.send_replace(true);
             if tokio::time::timeout(FAREWELL_MAX, &mut self.session).await.is_err() {
@@ -239,17 +231,9 @@ impl WorkerHandle {
         let _ = agent.await;
     }
 
-    /// What can be told about it now.
-    pub(crate) fn status(&self) -> WorkerStatus {
-        let now = sys::boottime();
-        let lease = self.standing.held(now);
-        WorkerStatus {
-            registered: lease.map(|held| (held.worker, held.epoch, held.deadline.since(now))),
-            slots: self.slots,
-            running: self.counters.running(),
-            started_total: self.counters.started_total(),
-            reports_pending: self.outbox.len(),
-        }
+    /// Looks at it from elsewhere.
+    pub(crate) fn probe(&self) -> Probe {
+        self.probe.clone()
     }
 }
 

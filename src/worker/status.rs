@@ -1,9 +1,12 @@
 //! What a worker can tell about itself.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use quorate_model::{Epoch, WorkerId};
+use super::outbox::Outbox;
+use super::standing::Standing;
+use super::sys;
 
 /// Counted by the agent, for metrics.
 #[derive(Debug, Default)]
@@ -24,20 +27,43 @@ impl Counters {
         self.running.store(running, Ordering::Relaxed);
     }
 
-    pub(super) fn running(&self) -> usize {
+    fn running(&self) -> usize {
         self.running.load(Ordering::Relaxed)
     }
 
-    pub(super) fn started_total(&self) -> u64 {
+    fn started_total(&self) -> u64 {
         self.started.load(Ordering::Relaxed)
+    }
+}
+
+/// Looks at a worker that runs elsewhere in this process.
+#[derive(Clone, Debug)]
+pub(crate) struct Probe {
+    pub(super) standing: Arc<Standing>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) slots: u32,
+}
+
+impl Probe {
+    /// What can be told about it now.
+    pub(crate) fn read(&self) -> WorkerStatus {
+        let now = sys::boottime();
+        WorkerStatus {
+            lease_left: self.standing.held(now).map(|held| held.deadline.since(now)),
+            slots: self.slots,
+            running: self.counters.running(),
+            started_total: self.counters.started_total(),
+            reports_pending: self.outbox.len(),
+        }
     }
 }
 
 /// A worker at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WorkerStatus {
-    /// Who it is, under which registration, and how much is left of its lease.
-    pub(crate) registered: Option<(WorkerId, Epoch, Duration)>,
+    /// How much is left of its lease, if it holds one.
+    pub(crate) lease_left: Option<Duration>,
     /// How many attempts it runs at most.
     pub(crate) slots: u32,
     /// How many it runs.

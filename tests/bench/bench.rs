@@ -47,7 +47,8 @@ const SMOKE: Scale = Scale {
 async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let scale = if arguments.iter().any(|one| one == "--smoke") { SMOKE } else { FULL };
-    let json = arguments.iter().position(|one| one == "--json").and_then(|at| arguments.get(at + 1));
+    let json =
+        arguments.iter().position(|one| one == "--json").and_then(|at| arguments.get(at + 1));
     match measure(scale).await {
         Ok(figures) => {
             println!("{}\n\n{}", works::machine(), report::table(&figures));

@@ -67,9 +67,7 @@ pub(crate) fn table(figures: &[Figure]) -> String {
             format!("{ratio:.2} x {name} ({value:.2})")
         });
         let Figure { work, nodes, measure, value, unit, .. } = figure;
-        text += &format!(
-            "{work:<5} {nodes:>5}  {measure:<38} {value:>12.2} {unit:<8} {against}\n"
-        );
+        text += &format!("{work:<5} {nodes:>5}  {measure:<38} {value:>12.2} {unit:<8} {against}\n");
     }
     text
 }

@@ -34,7 +34,8 @@ pub(crate) async fn per_second(
     let (mut recorded, mut sequence, mut begun) = (0, 0, None);
     while recorded < tasks {
         let next = tokio::time::timeout(PATIENCE, reader.next::<ToWorker>()).await;
-        let said = next.map_err(|_| "the leader went silent")?.map_err(|error| error.to_string())?;
+        let said =
+            next.map_err(|_| "the leader went silent")?.map_err(|error| error.to_string())?;
         match said.ok_or("the leader hung up")? {
             ToWorker::Start(start) => {
                 begun.get_or_insert_with(Instant::now);

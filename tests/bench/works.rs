@@ -45,9 +45,14 @@ fn text(error: impl std::fmt::Display) -> String {
 }
 
 /// W1: light Python tasks one after another, against as many bare starts of Python.
-pub(crate) async fn light_tasks(servers: &Servers, nodes: usize, scale: Scale) -> Result<Vec<Figure>> {
+pub(crate) async fn light_tasks(
+    servers: &Servers,
+    nodes: usize,
+    scale: Scale,
+) -> Result<Vec<Figure>> {
     let program = "def fib(n):\n    return n if n < 2 else fib(n - 1) + fib(n - 2)\nfib(10)\n";
-    let python = |_| Command::new("python3").args(["-c", program]).status().is_ok_and(|s| s.success());
+    let python =
+        |_| Command::new("python3").args(["-c", program]).status().is_ok_and(|s| s.success());
     if !python(0) {
         return Ok(Vec::new());
     }
@@ -55,7 +60,10 @@ pub(crate) async fn light_tasks(servers: &Servers, nodes: usize, scale: Scale) -
     for at in 0..scale.python {
         let indented = program.trim_end().replace('\n', "\n      ");
         let needs = at.checked_sub(1).map_or(String::new(), |last| format!("    needs: t{last}\n"));
-        drop(write!(source, "  - id: t{at}\n{needs}    shell: python\n    run: |\n      {indented}\n"));
+        let _ = write!(
+            source,
+            "  - id: t{at}\n{needs}    shell: python\n    run: |\n      {indented}\n"
+        );
     }
     let client = servers.client()?;
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
@@ -77,10 +85,10 @@ pub(crate) async fn fan_out(servers: &Servers, nodes: usize, scale: Scale) -> Re
     let mut source = "defaults: {shell: sh}\ntasks:\n  - {id: first, run: 'true'}\n".to_owned();
     let mut joined = Vec::new();
     for at in 0..scale.parallel {
-        drop(writeln!(source, "  - {{id: t{at}, needs: first, run: 'true'}}"));
+        let _ = writeln!(source, "  - {{id: t{at}, needs: first, run: 'true'}}");
         joined.push(format!("t{at}"));
     }
-    drop(writeln!(source, "  - {{id: last, needs: [{}], run: 'true'}}", joined.join(", ")));
+    let _ = writeln!(source, "  - {{id: last, needs: [{}], run: 'true'}}", joined.join(", "));
     let client = servers.client()?;
     let (mut ours, mut xargs) = (Vec::new(), Vec::new());
     for _ in 0..scale.rounds {
@@ -106,7 +114,7 @@ pub(crate) async fn chain(servers: &Servers, nodes: usize, scale: Scale) -> Resu
     let mut source = "tasks:\n".to_owned();
     for at in 0..scale.chain {
         let needs = at.checked_sub(1).map_or(String::new(), |last| format!("needs: t{last}, "));
-        drop(writeln!(source, "  - {{id: t{at}, {needs}run: '{stamp}'}}"));
+        let _ = writeln!(source, "  - {{id: t{at}, {needs}run: '{stamp}'}}");
     }
     let client = servers.client()?;
     let mut hops = Vec::new();
@@ -136,7 +144,11 @@ fn starts(ledger: &Path) -> Result<Vec<f64>> {
 }
 
 /// W5: from the call of the API to the start of the first process, on an idle system.
-pub(crate) async fn first_start(servers: &Servers, nodes: usize, scale: Scale) -> Result<Vec<Figure>> {
+pub(crate) async fn first_start(
+    servers: &Servers,
+    nodes: usize,
+    scale: Scale,
+) -> Result<Vec<Figure>> {
     let ledger = servers.folder().join("first");
     let source = format!("run: '{}'\n", stamp(&ledger));
     let client = servers.client()?;
@@ -238,12 +250,13 @@ pub(crate) async fn transitions(nodes: usize, scale: Scale) -> Result<Vec<Figure
     let cluster = client.cluster().await.map_err(text)?.id.parse().map_err(text)?;
     let mut source = "tasks:\n".to_owned();
     for at in 0..scale.transitions {
-        drop(writeln!(source, "  - {{id: t{at}, run: 'true'}}"));
+        let _ = writeln!(source, "  - {{id: t{at}, run: 'true'}}");
     }
     let name = "transitions".to_owned();
     let start = Start::of(What::Inline { source, name });
     client.start(&start).await.map_err(text)?;
-    let ours = crate::transitions::per_second(&leader, cluster, IN_FLIGHT, scale.transitions).await?;
+    let ours =
+        crate::transitions::per_second(&leader, cluster, IN_FLIGHT, scale.transitions).await?;
     let puts = match crate::etcd::Etcd::start(nodes).await {
         Some(etcd) => Some(etcd.puts_per_second(IN_FLIGHT as usize, scale.watch).await),
         None => None,
