@@ -16,9 +16,9 @@ use super::Error;
 use crate::error::Problem;
 use crate::request::IDEMPOTENCY_KEY;
 
-/// How long one try may take, besides what the request itself asks to wait: longer than any
-/// deadline of the server, so that it is the server that says what became of it.
-const TRY_MAX: Duration = Duration::from_secs(10);
+/// How long one try may take, besides what the request itself asks to wait: a second longer
+/// than the server takes to give up, so that it is the server that says what became of it.
+const TRY_MAX: Duration = Duration::from_secs(6);
 
 /// How long it may take to connect. On a network of machines in racks that is plenty.
 const CONNECT_MAX: Duration = Duration::from_secs(2);

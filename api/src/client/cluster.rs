@@ -1,5 +1,7 @@
 //! The cluster, its members and its workers.
 
+use std::time::Duration;
+
 use quorate_model::WorkerId;
 use reqwest::Method;
 use serde_json::json;
@@ -8,6 +10,10 @@ use super::ask::Ask;
 use super::{Client, Error};
 use crate::page::Page;
 use crate::view::{ClusterView, JoinedView, MemberView, VersionView, WorkerView};
+
+/// How much longer than other requests a change of the membership may take: a node that joins
+/// has to catch up first.
+const MEMBERSHIP_PATIENCE: Duration = Duration::from_secs(20);
 
 impl Client {
     /// The workers, by id.
@@ -62,7 +68,8 @@ impl Client {
     ///
     /// See [`Error`]. After [`Error::Unknown`] look at the members before asking again.
     pub async fn add_member(&self, address: &str, voter: bool) -> Result<JoinedView, Error> {
-        let ask = Ask::write(Method::POST, "/v1/cluster/members").once();
+        let ask =
+            Ask::write(Method::POST, "/v1/cluster/members").once().patience(MEMBERSHIP_PATIENCE);
         self.view(ask.json(&json!({ "address": address, "voter": voter }))).await
     }
 
@@ -72,7 +79,9 @@ impl Client {
     ///
     /// See [`Error`].
     pub async fn remove_member(&self, id: u64) -> Result<(), Error> {
-        let ask = Ask::write(Method::DELETE, format!("/v1/cluster/members/{id}")).once();
+        let ask = Ask::write(Method::DELETE, format!("/v1/cluster/members/{id}"))
+            .once()
+            .patience(MEMBERSHIP_PATIENCE);
         self.line.bytes(ask, self.deadline).await.map(drop)
     }
 
@@ -82,7 +91,8 @@ impl Client {
     ///
     /// See [`Error`].
     pub async fn transfer_leadership(&self, to: Option<u64>) -> Result<(), Error> {
-        let ask = Ask::write(Method::POST, "/v1/cluster/leader").once();
+        let ask =
+            Ask::write(Method::POST, "/v1/cluster/leader").once().patience(MEMBERSHIP_PATIENCE);
         self.line.bytes(ask.json(&json!({ "to": to })), self.deadline).await.map(drop)
     }
 
