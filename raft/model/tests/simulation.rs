@@ -15,7 +15,7 @@ use replicas::Replicas;
 use world::World;
 
 /// Worlds in one test run: what two cores do in a few seconds.
-const WORLDS: u64 = 20;
+const WORLDS: u64 = 40;
 
 /// Steps of trouble before a world is healed.
 const STEPS: u64 = 300;

@@ -242,6 +242,9 @@ impl World {
                 self.send(&Proposal::Register { node: at, incarnation, request });
             }
             for report in self.nodes[at].outbox.clone() {
+                if !self.healed && self.dice.percent(60) {
+                    continue;
+                }
                 self.send(&Proposal::Report { node: at, report: Box::new(report) });
             }
         }
