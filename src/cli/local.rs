@@ -15,6 +15,7 @@ use super::display::{self, Display};
 use super::exit::Exit;
 use super::output::{Format, OutputArgs, print_json, print_list};
 use super::run::{ParamArgs, exit_of};
+use super::signals::Interrupts;
 use super::watch::Follow;
 use super::{document, say, stdout};
 use crate::config::Overrides;
@@ -52,10 +53,12 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     let (source, name) = (document.source, parsed.name.to_string());
     let start = Start { params, ..Start::of(What::Inline { source, name }) };
 
+    // Before anything is there that must not be left behind.
+    let mut interrupts = Interrupts::new()?;
     crate::telemetry::init("error");
     let dir = tempfile::Builder::new().prefix("quorate-run-").tempdir()?;
     let server = Server::start(config(dir.path())?).await?;
-    let outcome = on_node(&Client::new([server.url()])?, &start, &args).await;
+    let outcome = on_node(&Client::new([server.url()])?, &start, &args, &mut interrupts).await;
     // Also where it failed: nothing that runs is left behind.
     server.shutdown().await;
     outcome
@@ -73,7 +76,12 @@ fn config(dir: &Path) -> anyhow::Result<crate::config::Config> {
     Ok(settings.complete()?)
 }
 
-async fn on_node(client: &Client, start: &Start, args: &RunArgs) -> anyhow::Result<Exit> {
+async fn on_node(
+    client: &Client,
+    start: &Start,
+    args: &RunArgs,
+    interrupts: &mut Interrupts,
+) -> anyhow::Result<Exit> {
     let started = client.start(start).await?;
     let mut display = Display::new();
     let mut follow = Follow::begin(client, started.id, &mut display).await?;
@@ -81,8 +89,7 @@ async fn on_node(client: &Client, start: &Start, args: &RunArgs) -> anyhow::Resu
     while !follow.has_ended() {
         tokio::select! {
             step = follow.step(&mut display) => step?,
-            signal = tokio::signal::ctrl_c() => {
-                signal?;
+            () = interrupts.next() => {
                 if cancelled {
                     return Ok(Exit::Interrupted);
                 }

@@ -19,6 +19,7 @@ mod output;
 mod progress;
 mod rows;
 mod run;
+mod signals;
 mod span;
 mod watch;
 mod workflow;

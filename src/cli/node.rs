@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use quorate_raft::ClusterId;
 
 use super::exit::Exit;
+use super::signals::Stops;
 use super::stdout;
 use crate::config::{Config, Overrides, Span};
 use crate::seeds::{self, Seeds};
@@ -129,42 +129,22 @@ pub(super) async fn server(args: ServerArgs) -> anyhow::Result<Exit> {
     crate::telemetry::init("info");
     let file = args.config.clone();
     let config = Config::load(file.as_deref(), args.into())?;
-    let mut signals = Signals::new()?;
+    let mut stops = Stops::new()?;
     let server = tokio::select! {
         server = Server::start(config) => server?,
-        () = signals.stop() => return Ok(Exit::Done),
+        () = stops.next() => return Ok(Exit::Done),
     };
     let mut out = stdout();
     writeln!(out, "listening on {}", server.url())?;
     out.flush()?;
     tokio::select! {
         reason = server.stopped() => bail!("the node has stopped: {reason}"),
-        () = signals.stop() => {}
+        () = stops.next() => {}
     }
     tokio::select! {
         () = server.shutdown() => Ok(Exit::Done),
         // Asked twice: leadership and tasks are then left as they are.
-        () = signals.stop() => Ok(Exit::Interrupted),
-    }
-}
-
-/// The two ways in which a process is asked to stop.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn stop(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
+        () = stops.next() => Ok(Exit::Interrupted),
     }
 }
 
@@ -179,12 +159,12 @@ pub(super) async fn worker(args: WorkerArgs) -> anyhow::Result<Exit> {
     let profile = seeds::profile(name.as_deref(), &labels.into_iter().collect(), slots)?;
     let servers = args.server.iter().map(|server| host_and_port(server)).collect();
     let servers = Arc::new(Seeds::new(servers, ClusterId::NONE));
-    let mut signals = Signals::new()?;
+    let mut stops = Stops::new()?;
     let worker = Worker::start(WorkerOptions::new(args.data, profile, servers))?;
-    signals.stop().await;
+    stops.next().await;
     tokio::select! {
         () = worker.stop(PATIENCE) => Ok(Exit::Done),
-        () = signals.stop() => Ok(Exit::Interrupted),
+        () = stops.next() => Ok(Exit::Interrupted),
     }
 }
 

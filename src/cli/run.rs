@@ -15,6 +15,7 @@ use super::connect::{self, now_ms};
 use super::display::{self, Display};
 use super::exit::{Exit, Failure};
 use super::output::{Format, OutputArgs, print_id, print_json, print_list, print_one};
+use super::signals::Interrupts;
 use super::watch::Follow;
 use super::{Global, document, say, stdout};
 
@@ -96,6 +97,8 @@ impl ParamArgs {
 pub(super) async fn submit(global: &Global, args: SubmitArgs) -> anyhow::Result<Exit> {
     let client = connect::client(global)?;
     let start = start(&client, &args).await?;
+    // From here on Ctrl-C is not the end: the run would go on unseen.
+    let mut interrupts = args.wait.then(Interrupts::new).transpose()?;
     let started = client.start(&start).await?;
     connect::remember(started.id);
     for warning in &started.warnings {
@@ -106,12 +109,12 @@ pub(super) async fn submit(global: &Global, args: SubmitArgs) -> anyhow::Result<
         print_id(&mut out, &args.output, "run", &started.id, &started)?;
         out.flush()?;
     }
-    if !args.wait {
+    let Some(interrupts) = &mut interrupts else {
         let Started { id, workflow, version, .. } = started;
         say(format_args!("{workflow} v{version} submitted; to follow it: quorate wait {id}"));
         return Ok(Exit::Done);
-    }
-    let Some(run) = follow(&client, started.id, args.timeout).await? else {
+    };
+    let Some(run) = follow(&client, started.id, args.timeout, interrupts).await? else {
         return Ok(Exit::Interrupted);
     };
     if args.output.format == Format::Json {
@@ -157,6 +160,7 @@ async fn follow(
     client: &Client,
     id: RunId,
     timeout: Option<Duration>,
+    interrupts: &mut Interrupts,
 ) -> anyhow::Result<Option<RunView>> {
     let mut display = Display::new();
     let mut follow = Follow::begin(client, id, &mut display).await?;
@@ -166,9 +170,8 @@ async fn follow(
         tokio::select! {
             step = follow.step(&mut display) => step?,
             () = &mut time_is_up => return Err(still_runs(id).into()),
-            signal = tokio::signal::ctrl_c() => {
-                signal?;
-                if !let_go(client, id, &display).await? {
+            () = interrupts.next() => {
+                if !let_go(client, id, &display, interrupts).await? {
                     return Ok(None);
                 }
             }
@@ -181,10 +184,15 @@ async fn follow(
 }
 
 /// After a first Ctrl-C. Answers whether a second one had the run cancelled.
-async fn let_go(client: &Client, id: RunId, display: &Display) -> anyhow::Result<bool> {
+async fn let_go(
+    client: &Client,
+    id: RunId,
+    display: &Display,
+    interrupts: &mut Interrupts,
+) -> anyhow::Result<bool> {
     display.note(&format!("the run goes on without you; to come back: quorate wait {id}"));
     display.note("press Ctrl-C again now to cancel it");
-    if tokio::time::timeout(CANCEL_WINDOW, tokio::signal::ctrl_c()).await.is_err() {
+    if tokio::time::timeout(CANCEL_WINDOW, interrupts.next()).await.is_err() {
         return Ok(false);
     }
     client.cancel(id, "interrupted by the one who waited for it").await?;
@@ -236,6 +244,7 @@ pub(super) struct WaitArgs {
 /// If there is no such run, the time is up, or nobody answers.
 pub(super) async fn wait(global: &Global, args: WaitArgs) -> anyhow::Result<Exit> {
     let client = connect::client(global)?;
+    let mut interrupts = Interrupts::new()?;
     let mut ids = Vec::new();
     for run in &args.runs {
         ids.push(connect::find_run(&client, run).await?);
@@ -245,7 +254,7 @@ pub(super) async fn wait(global: &Global, args: WaitArgs) -> anyhow::Result<Exit
     for id in ids {
         let left = deadline
             .map(|deadline| deadline.saturating_duration_since(tokio::time::Instant::now()));
-        match follow(&client, id, left).await? {
+        match follow(&client, id, left, &mut interrupts).await? {
             Some(run) => ended.push(run),
             None => return Ok(Exit::Interrupted),
         }

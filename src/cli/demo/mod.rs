@@ -8,6 +8,7 @@ mod verdict;
 
 use super::exit::{Exit, Failure};
 use super::say;
+use super::signals::Interrupts;
 use nodes::Nodes;
 
 /// What `quorate demo` is told.
@@ -24,11 +25,11 @@ pub(super) struct DemoArgs {
 ///
 /// If a server does not start, or the run cannot be followed to its end.
 pub(super) async fn demo(args: DemoArgs) -> anyhow::Result<Exit> {
+    let mut interrupts = Interrupts::new()?;
     let mut nodes = Nodes::new()?;
     let outcome = tokio::select! {
         outcome = story::tell(&mut nodes) => outcome,
-        signal = tokio::signal::ctrl_c() => {
-            signal?;
+        () = interrupts.next() => {
             Err(Failure::new(Exit::Interrupted, "interrupted; stopping the servers").into())
         }
     };

@@ -147,7 +147,7 @@ async fn follow(
         follow.step(&mut display).await?;
         let counts = follow.progress().counts();
         if kill.is_none() && counts.ended * 3 >= counts.all && counts.running > 0 {
-            kill = Some(kill_leader(client, nodes, ids, &follow, &display).await?);
+            kill = kill_leader(client, nodes, ids, &follow, &display).await?;
         }
     }
     display.clear();
@@ -156,15 +156,15 @@ async fn follow(
     Ok((follow.run().clone(), kill))
 }
 
-/// Kills whoever leads, and waits until another does.
+/// Kills whoever leads, and waits until another does. `None` if nobody leads just now.
 async fn kill_leader(
     client: &Client,
     nodes: &mut Nodes,
     ids: &BTreeMap<u64, String>,
     follow: &Follow,
     display: &Display,
-) -> anyhow::Result<Kill> {
-    let leader = client.cluster().await?.leader.context("nobody leads just now")?;
+) -> anyhow::Result<Option<Kill>> {
+    let Some(leader) = client.cluster().await?.leader else { return Ok(None) };
     let name = name_of(ids, leader);
     let counts = follow.progress().counts();
     let (at_ns, began) = (now_ns(), Instant::now());
@@ -194,7 +194,7 @@ async fn kill_leader(
     display.note(&format!(
         "{GREEN}{successor} leads{PLAIN} in term {term}, {BOLD}{takeover_ms} ms{PLAIN} after the kill"
     ));
-    Ok(Kill { name, at_ns, takeover_ms, successor })
+    Ok(Some(Kill { name, at_ns, takeover_ms, successor }))
 }
 
 /// Prints what the run made: its report, read through a node that survived.
