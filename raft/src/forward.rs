@@ -59,7 +59,13 @@ pub(crate) enum Told {
 /// The connection to whoever is asked; opened when needed, kept while the same is asked.
 #[derive(Debug, Default)]
 pub(crate) struct Forwarder {
-    link: Mutex<Option<(String, Link)>>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    link: Option<(String, Link)>,
+    failed_at: Option<Instant>,
 }
 
 impl Forwarder {
@@ -86,31 +92,45 @@ impl Forwarder {
             }
             Err(CallError::Lost(error)) => {
                 tracing::debug!(address, %error, "the leader did not answer");
+                self.give_up(&link).await;
                 Err(ProposeError::Unknown)
             }
         }
     }
 
     async fn link_to(&self, cluster: ClusterId, address: &str, until: Instant) -> Option<Link> {
-        let mut kept = self.link.lock().await;
-        if let Some((to, link)) = &*kept
+        let asked = Instant::now();
+        let mut kept = tokio::time::timeout_at(until, self.kept.lock()).await.ok()?;
+        if let Some((to, link)) = &kept.link
             && to == address
             && !link.is_broken()
         {
             return Some(link.clone());
         }
+        // Who waited while another tried in vain has had its answer.
+        if kept.failed_at.is_some_and(|failed_at| failed_at > asked) {
+            return None;
+        }
         let left = until.saturating_duration_since(Instant::now());
         let deadline = left.min(CONNECT_DEADLINE);
-        let opened = Link::open(address, cluster, Service::Forward, deadline).await;
-        match opened {
+        match Link::open(address, cluster, Service::Forward, deadline).await {
             Ok(link) => {
-                *kept = Some((address.to_owned(), link.clone()));
+                kept.link = Some((address.to_owned(), link.clone()));
                 Some(link)
             }
             Err(error) => {
+                kept.failed_at = Some(Instant::now());
                 tracing::debug!(address, %error, "the leader cannot be reached");
                 None
             }
+        }
+    }
+
+    /// Gives up a connection that brought no answer: the node may have vanished without a word.
+    async fn give_up(&self, silent: &Link) {
+        let mut kept = self.kept.lock().await;
+        if kept.link.as_ref().is_some_and(|(_, link)| link.is_same(silent)) {
+            kept.link = None;
         }
     }
 }

@@ -82,6 +82,11 @@ impl Link {
         self.inner.frames.is_closed() || self.inner.waiting.lock().is_none()
     }
 
+    /// Whether it is the same connection.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// Sends a question. The answer is awaited with [`Pending::answer`].
     pub(crate) async fn ask<Q: Serialize>(&self, question: &Q) -> Result<Pending, CallError> {
         let number = self.inner.last.fetch_add(1, Ordering::Relaxed);

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::ClusterId;
 use crate::error::ProposeError;
 use crate::node::{Inner, Raft};
-use crate::types::{MemberNode, TypeConfig};
+use crate::types::{LogId, MemberNode, TypeConfig};
 
 /// How far behind a learner may be when it becomes a voter: what it misses then delays no
 /// commit for long.
@@ -25,6 +25,13 @@ const LAG_ENTRIES_MAX: u64 = 100;
 
 /// How long to wait before a change is tried again while another is under way.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long a change may stand halfway before another than who began it ends it: either step
+/// takes a commit.
+const HALFWAY_MAX: Duration = Duration::from_secs(1);
+
+/// How long the leader's chores wait for a change.
+const IN_PASSING_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What a node needs to know to join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,11 +179,44 @@ impl Inner {
             return;
         }
         tracing::info!(nodes = ?ready, "learners have caught up and become voters");
-        let promoted = self.raft.change_membership(Change::AddVoterIds(ready), true).await;
-        if let Err(error) = promoted {
-            tracing::debug!(%error, "learners could not be promoted; will try again");
+        self.change_in_passing(Change::AddVoterIds(ready), true).await;
+    }
+
+    /// Ends a change that a leader began and did not live to end. Until then both the voters
+    /// before and those after must have their quorum.
+    pub(crate) async fn finish_change(&self, halfway: &mut Option<(LogId, Instant)>) {
+        let now = change_halfway(&self.raft);
+        let since = match (*halfway, now) {
+            (Some((known, since)), Some(now)) if known == now => since,
+            _ => Instant::now(),
+        };
+        *halfway = now.map(|now| (now, since));
+        if now.is_some() && since.elapsed() > HALFWAY_MAX {
+            tracing::info!("ending a change of the membership that was left halfway");
+            self.change_in_passing(Change::AddVoterIds(BTreeSet::new()), false).await;
         }
     }
+
+    /// Changes the membership if that can be done now.
+    async fn change_in_passing(&self, change: Change, retain: bool) {
+        let changed = self.raft.change_membership(change, retain);
+        match tokio::time::timeout(IN_PASSING_DEADLINE, changed).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "not now"),
+            Err(_) => tracing::debug!("no quorum for a change of the membership"),
+        }
+    }
+}
+
+/// The committed entry that has both the voters before and those after a change, if that is
+/// how things stand.
+fn change_halfway(raft: &Raft) -> Option<LogId> {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let committed = &metrics.committed_membership_config;
+    let is_halfway = committed.membership().get_joint_config().len() > 1
+        && committed.log_id() == metrics.membership_config.log_id();
+    committed.log_id().filter(|_| is_halfway)
 }
 
 fn ready_learners(raft: &Raft) -> BTreeSet<u64> {
@@ -204,14 +244,14 @@ fn judge(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Option<P
             let leader = to.leader_node.map(|node| node.address);
             Some(ProposeError::NoLeader { leader })
         }
+        // Another change is under way, or came between the two steps of this one.
         ClientWriteError::ChangeMembershipError(
             ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
-        ) => None,
+        )
+        | ClientWriteError::PreconditionFailed(_) => None,
         ClientWriteError::ChangeMembershipError(error) => {
             Some(ProposeError::Membership(error.to_string()))
         }
-        ClientWriteError::LogEntryDiscarded(_) | ClientWriteError::PreconditionFailed(_) => {
-            Some(ProposeError::Unknown)
-        }
+        ClientWriteError::LogEntryDiscarded(_) => Some(ProposeError::Unknown),
     }
 }

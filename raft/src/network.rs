@@ -150,10 +150,8 @@ impl Peer {
                 break;
             }
         }
-        match told {
-            PeerTold::Installed(response) => Ok(response),
-            other => Err(unexpected(&other)),
-        }
+        let PeerTold::Installed(response) = told else { return Err(unexpected(&told)) };
+        Ok(response)
     }
 }
 
@@ -184,10 +182,9 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.call(&PeerAsk::Append(rpc), option.soft_ttl()).await? {
-            PeerTold::Append(response) => Ok(response),
-            other => Err(unexpected(&other)),
-        }
+        let told = self.call(&PeerAsk::Append(rpc), option.soft_ttl()).await?;
+        let PeerTold::Append(response) = told else { return Err(unexpected(&told)) };
+        Ok(response)
     }
 
     fn stream_append<'s, S>(
@@ -231,10 +228,9 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.call(&PeerAsk::Vote(rpc), option.soft_ttl()).await? {
-            PeerTold::Vote(response) => Ok(response),
-            other => Err(unexpected(&other)),
-        }
+        let told = self.call(&PeerAsk::Vote(rpc), option.soft_ttl()).await?;
+        let PeerTold::Vote(response) = told else { return Err(unexpected(&told)) };
+        Ok(response)
     }
 
     async fn pre_vote(
@@ -242,10 +238,9 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.call(&PeerAsk::PreVote(rpc), option.soft_ttl()).await? {
-            PeerTold::Vote(response) => Ok(response),
-            other => Err(unexpected(&other)),
-        }
+        let told = self.call(&PeerAsk::PreVote(rpc), option.soft_ttl()).await?;
+        let PeerTold::Vote(response) = told else { return Err(unexpected(&told)) };
+        Ok(response)
     }
 
     async fn full_snapshot(
@@ -262,7 +257,9 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = self.send_snapshot(vote, snapshot.snapshot) => sent.map_err(|error| match error {
                 RPCError::Unreachable(error) => StreamingError::Unreachable(error),
-                error => StreamingError::Network(NetworkError::new(&error)),
+                error @ (RPCError::Timeout(_) | RPCError::Network(_) | RPCError::RemoteError(_)) => {
+                    StreamingError::Network(NetworkError::new(&error))
+                }
             }),
         }
     }
@@ -272,10 +269,9 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         req: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.call(&PeerAsk::TransferLeader(req), option.soft_ttl()).await? {
-            PeerTold::TransferLeader(response) => Ok(response),
-            other => Err(unexpected(&other)),
-        }
+        let told = self.call(&PeerAsk::TransferLeader(req), option.soft_ttl()).await?;
+        let PeerTold::TransferLeader(response) = told else { return Err(unexpected(&told)) };
+        Ok(response)
     }
 }
 
@@ -284,10 +280,9 @@ async fn appended(
     pending: Result<Pending, RPCError<TypeConfig>>,
 ) -> Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>> {
     let told = pending?.answer::<PeerTold>(APPEND_DEADLINE).await;
-    match told.map_err(|error| unreachable(&error))? {
-        PeerTold::Stream(result) => Ok(result),
-        other => Err(unexpected(&other)),
-    }
+    let told = told.map_err(|error| unreachable(&error))?;
+    let PeerTold::Stream(result) = told else { return Err(unexpected(&told)) };
+    Ok(result)
 }
 
 /// Ends a series after its first failure: what follows was refused for the same reason.

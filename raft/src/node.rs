@@ -108,14 +108,11 @@ impl Node {
         deadline: Duration,
     ) -> Result<Committed, ProposeError> {
         let until = Instant::now() + deadline;
-        match self.ask_leader(&What::Propose(Box::new(request)), until).await? {
-            Told::Committed(committed) => {
-                // Late or not, this is the answer.
-                let _ = self.inner.replica.wait_applied(committed.index, until).await;
-                Ok(committed)
-            }
-            other => Err(unexpected(&other)),
-        }
+        let told = self.ask_leader(&What::Propose(Box::new(request)), until).await?;
+        let Told::Committed(committed) = told else { return Err(unexpected(&told)) };
+        // Late or not, this is the answer.
+        let _ = self.inner.replica.wait_applied(committed.index, until).await;
+        Ok(committed)
     }
 
     /// Commits requests in one entry, if this node leads in exactly `term`. For the leader's
@@ -250,10 +247,9 @@ impl Node {
         deadline: Duration,
     ) -> Result<Joined, ProposeError> {
         let what = What::Join { address: address.to_owned(), voter };
-        match self.ask_leader(&what, Instant::now() + deadline).await? {
-            Told::Joined(joined) => Ok(joined),
-            other => Err(unexpected(&other)),
-        }
+        let told = self.ask_leader(&what, Instant::now() + deadline).await?;
+        let Told::Joined(joined) = told else { return Err(unexpected(&told)) };
+        Ok(joined)
     }
 
     /// Removes a node for good, dead or alive. To replace a dead node, remove it and have the
@@ -334,13 +330,13 @@ impl Node {
 
     /// What to say at last: an earlier try may have been proposed, whatever became of the last.
     fn final_error(&self, error: ProposeError, in_doubt: bool) -> ProposeError {
-        match error {
-            _ if in_doubt => ProposeError::Unknown,
-            ProposeError::NoLeader { leader: None } => {
-                ProposeError::NoLeader { leader: self.leader_address() }
-            }
-            error => error,
+        if in_doubt {
+            return ProposeError::Unknown;
         }
+        if error == (ProposeError::NoLeader { leader: None }) {
+            return ProposeError::NoLeader { leader: self.leader_address() };
+        }
+        error
     }
 
     fn leader_address(&self) -> Option<String> {
@@ -453,14 +449,75 @@ pub async fn ask_to_join(
 }
 
 fn done(told: &Told) -> Result<(), ProposeError> {
-    match told {
-        Told::Done => Ok(()),
-        other => Err(unexpected(other)),
-    }
+    if matches!(told, Told::Done) { Ok(()) } else { Err(unexpected(told)) }
 }
 
 /// The answer to another question: no more is known than without one.
 fn unexpected(told: &Told) -> ProposeError {
     tracing::error!(?told, "the leader answered another question");
     ProposeError::Unknown
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use openraft::EntryPayload;
+    use openraft::async_runtime::WatchReceiver;
+    use quorate_model::Command;
+    use quorate_model::command::MintNodeId;
+
+    use super::*;
+    use crate::Start;
+    use crate::types::{LogEntry, Membership};
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    async fn found(dir: &std::path::Path) -> Node {
+        let node = Node::open(Options::new(dir, "127.0.0.1:1", Start::Bootstrap)).await.unwrap();
+        node.leadership().wait_for(|known| known.leads).await.unwrap();
+        node
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn stops_at_an_entry_that_it_cannot_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = found(dir.path()).await;
+        let poison = LogEntry(vec![1, 255, 255, 255].into());
+        let written = node.inner.raft.client_write(poison).await;
+        assert!(written.is_err(), "nobody is told that it was applied");
+        let reason = tokio::time::timeout(SOON, node.stopped()).await.unwrap();
+        assert!(reason.contains("upgrade this node"), "{reason}");
+        let mint = Command::MintNodeId(MintNodeId {}).into();
+        let refused = node.propose(mint, SOON).await;
+        assert_eq!(refused, Err(ProposeError::Stopping));
+        drop(node);
+
+        let options = Options::new(dir.path(), "127.0.0.1:1", Start::Resume);
+        let refused = Node::open(options).await.unwrap_err().to_string();
+        assert!(refused.contains("upgrade this node"), "{refused}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn ends_a_change_of_the_membership_that_was_left_halfway() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = found(dir.path()).await;
+        let raft = &node.inner.raft;
+        let voters = BTreeSet::from([1]);
+        let nodes = raft.metrics().borrow_watched().membership_config.clone();
+        let nodes = nodes.membership().nodes().map(|(&id, node)| (id, node.clone()));
+        let nodes: std::collections::BTreeMap<_, _> = nodes.collect();
+        let halfway = Membership::new(vec![voters.clone(), voters], nodes).unwrap();
+        raft.append_membership(halfway, EntryPayload::Blank, []).await.unwrap();
+        for halfway in [true, false] {
+            let reached = async {
+                while node.status().members_changing != halfway {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+            };
+            tokio::time::timeout(SOON, reached).await.unwrap();
+        }
+        assert_eq!(node.status().members.len(), 1);
+        node.shutdown().await;
+    }
 }

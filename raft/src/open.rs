@@ -10,6 +10,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::storage::RaftLogStorage;
 use openraft::{Config, SnapshotPolicy};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::ClusterId;
 use crate::error::OpenError;
@@ -22,7 +23,7 @@ use crate::options::{Options, Start};
 use crate::proposals::run_batcher;
 use crate::refill::refill_history;
 use crate::state_machine::{Replica, StateMachine};
-use crate::types::{MemberNode, TypeConfig};
+use crate::types::{LogId, MemberNode, TypeConfig};
 use crate::wal::WalOptions;
 
 /// The id of the node that founds a cluster; all others are minted by the log, from 2.
@@ -151,11 +152,11 @@ fn start_tasks(inner: &Arc<Inner>, options: &Options, log: watch::Receiver<Optio
     let snapshot_after_bytes = options.snapshot_after_bytes;
     let node = Arc::downgrade(inner);
     inner.spawn(async move {
-        let mut snapshot = 0;
+        let mut seen = Seen::default();
         loop {
             tokio::time::sleep(CHORES_INTERVAL).await;
             let Some(inner) = node.upgrade() else { return };
-            do_chores(&inner, snapshot_after_bytes, &mut snapshot).await;
+            do_chores(&inner, snapshot_after_bytes, &mut seen).await;
         }
     });
     let node = Arc::downgrade(inner);
@@ -177,37 +178,49 @@ async fn failure(
     mut log: watch::Receiver<Option<String>>,
 ) -> String {
     loop {
-        let failed = metrics.borrow_watched().running_state.clone().err();
+        // The log knows best why it failed.
+        let failed = log.borrow_and_update().clone();
         if let Some(failed) = failed {
-            // The log knows best why it failed.
-            return log.borrow().clone().unwrap_or_else(|| failed.to_string());
-        }
-        if let Some(failed) = log.borrow_and_update().clone() {
             return failed;
         }
-        tokio::select! {
-            changed = metrics.changed() => if changed.is_err() {
-                return "the Raft core is gone".to_owned();
-            },
-            changed = log.changed() => if changed.is_err() {
-                return "the log is gone".to_owned();
-            },
+        let failed = metrics.borrow_watched().running_state.clone().err();
+        if let Some(failed) = failed {
+            return failed.to_string();
+        }
+        // A core that ends lets go of the log first and then says why.
+        let changed = tokio::select! {
+            changed = metrics.changed() => changed.is_ok(),
+            Ok(()) = log.changed() => true,
+        };
+        if !changed {
+            let last = metrics.borrow_watched().running_state.clone().err();
+            return last.map_or_else(|| "the Raft core is gone".to_owned(), |e| e.to_string());
         }
     }
 }
 
-/// What has to be done from time to time. `snapshot` is the newest that was seen.
-async fn do_chores(inner: &Inner, snapshot_after_bytes: u64, snapshot: &mut u64) {
+/// What the chores remember from one time to the next.
+#[derive(Debug, Default)]
+struct Seen {
+    /// The newest snapshot.
+    snapshot: u64,
+    /// A change of the membership that stands halfway, and since when.
+    halfway: Option<(LogId, Instant)>,
+}
+
+/// What has to be done from time to time.
+async fn do_chores(inner: &Inner, snapshot_after_bytes: u64, seen: &mut Seen) {
     if inner.leadership.borrow().leads {
         inner.promote_learners().await;
+        inner.finish_change(&mut seen.halfway).await;
     }
     if inner.replica.bytes_since_snapshot() > snapshot_after_bytes {
         // If the core is gone, the node stops anyway.
         let _ = inner.raft.trigger().snapshot().await;
     }
     let newest = inner.raft.metrics().borrow_watched().snapshot.map_or(0, |id| id.index);
-    if newest > *snapshot {
-        *snapshot = newest;
+    if newest > seen.snapshot {
+        seen.snapshot = newest;
         shorten_log(inner).await;
     }
 }

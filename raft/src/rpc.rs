@@ -16,6 +16,7 @@ use crate::ClusterId;
 use crate::codec::{self, Connection, FrameError, Hello, Service};
 use crate::error::ProposeError;
 use crate::forward::{Told, What};
+use crate::history::Record;
 use crate::link::{FRAMES_QUEUED_MAX, write_frames};
 use crate::network::{PeerAsk, PeerTold};
 use crate::node::{Inner, Node};
@@ -280,6 +281,7 @@ impl Inner {
                     return Err(ProposeError::NoLeader { leader: None });
                 }
                 let page = self.replica.history.page(after, HISTORY_PAGE_BYTES);
+                let page = page.map(|page| page.into_iter().map(Record::fit_for_a_frame).collect());
                 page.map(Told::Records).map_err(|error| ProposeError::Membership(error.0))
             }
         }

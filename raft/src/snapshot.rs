@@ -115,7 +115,7 @@ pub(crate) struct SnapshotStore {
 
 /// A whole snapshot in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SnapshotFile {
+pub(crate) struct SnapshotFile {
     path: PathBuf,
 }
 
@@ -242,11 +242,6 @@ impl Drop for Incoming {
 }
 
 impl SnapshotFile {
-    /// What it covers, by its head alone.
-    pub(crate) fn meta(&self) -> io::Result<SnapshotMeta> {
-        SnapshotReader::open(self)?.head.meta()
-    }
-
     /// Where it lies, for messages.
     pub(crate) fn path(&self) -> &Path {
         &self.path

@@ -307,6 +307,7 @@ pub(crate) struct StateMachine(pub(crate) Arc<Replica>);
 #[derive(Debug)]
 pub(crate) struct SnapshotBuilder {
     replica: Arc<Replica>,
+    /// Taken when it is built.
     live: Live,
 }
 
@@ -356,7 +357,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        let (replica, live) = (Arc::clone(&self.replica), self.live.clone());
+        let (replica, live) = (Arc::clone(&self.replica), std::mem::take(&mut self.live));
         blocking(move || {
             let meta = live.meta();
             // First: a snapshot lets the log be purged, from which history is repaired.

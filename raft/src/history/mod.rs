@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use quorate_model::plan::Finished;
 use quorate_model::workflow::{Definition, DefinitionId};
 use quorate_model::{LogIndex, Retired, Run, RunEnd, RunId, UnixMs};
 use serde::de::DeserializeOwned;
@@ -42,6 +43,9 @@ const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 /// The most runs in one answer of [`History::list`]: the longest page of the API, and the one
 /// behind it that tells that there is more.
 pub const LIST_RUNS_MAX: usize = 1_001;
+
+/// The largest record that is sent by itself: what a frame holds, and a page before it.
+const RECORD_BYTES_MAX: usize = codec::FRAME_BYTES_MAX - 2 * 1024 * 1024;
 
 const DURABLE: &[u8] = b"durable";
 const MISSING: &[u8] = b"missing";
@@ -103,6 +107,17 @@ impl Record {
         match self {
             Self::Run { id, .. } => RecordId::Run(*id),
             Self::Definition { id, .. } => RecordId::Definition(*id),
+        }
+    }
+
+    /// Without its value if that is too large for a frame. Such a run is had by snapshot only.
+    pub(crate) fn fit_for_a_frame(self) -> Self {
+        match self {
+            Self::Run { id, value } if value.len() > RECORD_BYTES_MAX => {
+                tracing::warn!(run = %id, bytes = value.len(), "too large to refill a history with");
+                Self::Run { id, value: Vec::new() }
+            }
+            Self::Run { .. } | Self::Definition { .. } => self,
         }
     }
 
@@ -187,10 +202,19 @@ impl History {
             found.extend(trees.retired(id, &value)?);
         }
         found.extend(staged);
-        found.sort_by_key(|retired| Position::of(retired));
+        found.sort_by_key(Position::of);
         found.dedup_by_key(|retired| retired.id);
         found.truncate(limit);
         Ok(found)
+    }
+
+    /// Every finished run, for retention. Reads keys only, all of them: off the hot path.
+    ///
+    /// # Errors
+    ///
+    /// If sled cannot be read.
+    pub fn finished(&self) -> Result<Vec<Finished>, HistoryError> {
+        index::finished(&*self.trees()?).collect()
     }
 
     /// Takes over runs that the live state lets go of. Quick, as the state is locked.
@@ -401,7 +425,7 @@ impl Trees {
 
     fn take_in(&self, record: Record, live: &BTreeSet<RunId>) -> Result<(), HistoryError> {
         match record {
-            Record::Run { id, .. } if live.contains(&id) => Ok(()),
+            Record::Run { id, value } if live.contains(&id) || value.is_empty() => Ok(()),
             Record::Run { id, value } => {
                 let run: Run = unpack(&value)?;
                 self.insert_run(id, &run, value)

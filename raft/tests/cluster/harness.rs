@@ -75,7 +75,7 @@ impl Cluster {
         self.addresses[&number]
     }
 
-    /// Has a new node join through node 0 or whichever runs.
+    /// Has a new node join through whichever runs.
     pub(crate) async fn join(&mut self, number: usize) {
         let seed = self.address(*self.members.keys().next().unwrap()).to_string();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

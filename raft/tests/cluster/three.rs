@@ -1,7 +1,5 @@
 //! Three voters, all well.
 
-use std::time::Instant;
-
 use quorate_raft::ProposeError;
 
 use crate::harness::{Cluster, SOON, has_workflow, propose, put, put_keyed, wait_for};
@@ -47,11 +45,9 @@ async fn hands_leadership_over_and_goes_on() {
     let cluster = Cluster::of_three().await;
     for to in [1, 2, 0] {
         let id = cluster.node(to).id();
-        let began = Instant::now();
         cluster.node(0).transfer_leadership(Some(id), SOON).await.unwrap();
         let leads = || cluster.node(to).leadership().borrow().leads.then_some(());
         wait_for("new leader", leads).await;
-        eprintln!("handed over in {:?}", began.elapsed());
         propose(cluster.node(0), put(&format!("w{to}"))).await;
     }
     let nobody = cluster.node(0).transfer_leadership(Some(99), SOON).await;
