@@ -1,6 +1,6 @@
-//! Nodes are killed at random under load, and the judge looks at everything that came of it.
+//! Nodes are killed or frozen at random under load, and the judge looks at all that came of it.
 //!
-//! `scripts/chaos [SECONDS]` runs the same for longer; the seed it prints repeats its choices.
+//! `scripts/chaos` runs the same for longer; the seed it prints repeats its choices.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::harness::client::Client;
 use crate::harness::cluster::folder;
+use crate::harness::node::Process;
 use crate::harness::seed::Seed;
 use crate::harness::{Cluster, Gate, Options, Request, compulsory};
 use crate::judge::{History, Mark, Observation, Verdict, judge};
@@ -24,13 +25,8 @@ const SECONDS: &str = "QUORATE_TESTS_CHAOS_SECONDS";
 /// DAGs that run at once.
 const DAGS: usize = 20;
 
-/// Between two kills.
-const KILL_EVERY: Duration = Duration::from_secs(2);
-
-fn duration() -> Duration {
-    let given = std::env::var(SECONDS).ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(given.unwrap_or_else(|| if compulsory() { 30 } else { 16 }))
-}
+/// Between two faults.
+const HARM_EVERY: Duration = Duration::from_secs(2);
 
 /// A DAG with a fan-out, a join and sometimes a task that fails at first; some 0.2 to 1 s.
 fn dag(seed: &mut Seed) -> String {
@@ -66,7 +62,7 @@ fn watch(
         let run = &recent[seed.below(recent.len())];
         let node = nodes[seed.below(nodes.len())];
         let request = Request::get(format!("/v1/runs/{run}/tasks?stale=true&limit=1000"))
-            .patience(Duration::from_secs(1));
+            .patience(Duration::from_millis(300));
         if let Ok(response) = request.send(node)
             && response.is_ok()
         {
@@ -92,55 +88,66 @@ fn observed(index: u64, run: &str, task: &Value) -> Observation {
     }
 }
 
+/// What is done to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// SIGKILL, and started again within a second.
+    Kill,
+    /// SIGSTOP for up to twice its lease, then SIGCONT.
+    Freeze,
+}
+
 /// What was done to the cluster.
 #[derive(Debug, Default)]
 struct Harm {
-    kills: usize,
+    faults: usize,
     leaders: usize,
 }
 
-/// Kills a node every two seconds, and starts it again a moment later.
-fn kill_on(cluster: &mut Cluster, seed: &mut Seed, deadline: Instant) -> Harm {
+/// Harms a node every two seconds, one at a time.
+fn harm_on(cluster: &mut Cluster, fault: Fault, seed: &mut Seed, deadline: Instant) -> Harm {
     let mut harm = Harm::default();
     while Instant::now() < deadline {
-        let next = Instant::now() + KILL_EVERY;
-        let victim = seed.below(cluster.nodes.len());
-        harm.kills += 1;
-        harm.leaders += usize::from(cluster.leader() == Some(victim));
-        cluster.nodes[victim].kill();
-        thread::sleep(Duration::from_millis(100 * seed.below(8) as u64));
-        cluster.nodes[victim].restart();
+        let next = Instant::now() + HARM_EVERY;
+        let (chance, leader) = (seed.below(cluster.nodes.len()), cluster.leader());
+        // Every third at least is a leader: chance alone can pass it by.
+        let victim = leader.filter(|_| harm.faults % 3 == 1).unwrap_or(chance);
+        harm.faults += 1;
+        harm.leaders += usize::from(leader == Some(victim));
+        match fault {
+            Fault::Kill => {
+                cluster.nodes[victim].kill();
+                thread::sleep(Duration::from_millis(100 * seed.below(8) as u64));
+                cluster.nodes[victim].restart();
+            }
+            Fault::Freeze => {
+                cluster.nodes[victim].freeze();
+                thread::sleep(Duration::from_millis(100 * seed.below(40) as u64));
+                cluster.nodes[victim].thaw();
+            }
+        }
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     harm
 }
 
-fn lost(history: &History) -> usize {
-    let tasks = history.runs.iter().flat_map(|run| run.tasks.values());
-    tasks.flat_map(|task| &task.attempts).filter(|attempt| attempt.outcome == "lost").count()
-}
-
-#[test]
-fn nodes_killed_at_random_under_load_lose_and_double_nothing() {
-    let mut seed = Seed::choose();
-    let duration = duration();
+/// Runs DAGs on three nodes and harms these meanwhile; answers what is known in the end.
+#[track_caller]
+fn history_of(fault: Fault, duration: Duration, seed: &mut Seed) -> History {
     let options = Options { slots: 12, ..Options::default() };
     let mut cluster = Cluster::start_in(Gate::alone(), folder(), 3, &options);
-    let addresses: Vec<_> = cluster.nodes.iter().map(|node| node.address()).collect();
-    let client = cluster.client.clone();
-    let stop = AtomicBool::new(false);
-    let began = Instant::now();
+    let addresses: Vec<SocketAddr> = cluster.nodes.iter().map(Process::address).collect();
+    let (client, stop) = (cluster.client.clone(), AtomicBool::new(false));
     let (harm, observations) = thread::scope(|scope| {
         let (client, stop) = (&client, &stop);
         for _ in 0..DAGS {
             let mut seed = Seed::new(seed.below(1 << 30) as u64);
             scope.spawn(move || submit_on(client, || dag(&mut seed), stop));
         }
-        let watcher_seed = seed.clone();
-        let addresses = &addresses;
-        let watcher = scope.spawn(move || watch(client, addresses, watcher_seed, stop));
+        let (watched, chance) = (&addresses, seed.clone());
+        let watcher = scope.spawn(move || watch(client, watched, chance, stop));
         let stopping = StopOnDrop(stop);
-        let harm = kill_on(&mut cluster, &mut seed, began + duration);
+        let harm = harm_on(&mut cluster, fault, seed, Instant::now() + duration);
         drop(stopping);
         (harm, watcher.join().expect("the watcher does not panic"))
     });
@@ -149,25 +156,42 @@ fn nodes_killed_at_random_under_load_lose_and_double_nothing() {
     cluster.await_quiet();
     let mut history = cluster.history();
     history.observations = observations;
-    let kills = usize::try_from(duration.as_secs() / 3).unwrap_or(usize::MAX);
+    // A node may take a while to be back, and a frozen one is frozen for up to four seconds.
+    let faults = usize::try_from(duration.as_secs() / 4).unwrap_or(usize::MAX);
     history.coverage = vec![
-        seen("kills", harm.kills, kills),
-        seen("leaders killed", harm.leaders, 1),
-        seen("attempts lost with their workers", lost(&history), 1),
+        seen("faults", harm.faults, faults),
+        seen("leaders harmed", harm.leaders, 1),
+        seen("attempts lost with their workers", history.losses(), 1),
         seen("runs", history.runs.len(), DAGS),
-        seen("looks at tasks", history.observations.len(), 100),
+        seen("looks at tasks", history.observations.len(), 50),
     ];
+    history
+}
+
+#[track_caller]
+fn lose_and_double_nothing(fault: Fault, seconds: u64) {
+    let mut seed = Seed::choose();
+    let given = std::env::var(SECONDS).ok().and_then(|text| text.parse().ok());
+    let seconds = given.unwrap_or(seconds);
+    let history = history_of(fault, Duration::from_secs(seconds), &mut seed);
     let verdict = judge(&history);
+    let covered = history.coverage.iter().map(|one| format!("{} {}", one.seen, one.what));
     let line = format!(
-        "chaos: {} s, {}: {} kills, {} of the leader, {} runs, {} starts, {} lost: {verdict}\n",
-        duration.as_secs(),
+        "{fault:?} for {seconds} s, {}: {}, {} starts: {verdict}\n",
         seed.repeat(),
-        harm.kills,
-        harm.leaders,
-        history.runs.len(),
+        covered.collect::<Vec<_>>().join(", "),
         history.ledger.iter().filter(|line| line.mark == Mark::Began).count(),
-        lost(&history),
     );
     drop(std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()));
     assert_eq!(verdict, Verdict::Pass, "{}\n{verdict}", seed.repeat());
+}
+
+#[test]
+fn nodes_killed_at_random_under_load_lose_and_double_nothing() {
+    lose_and_double_nothing(Fault::Kill, if compulsory() { 30 } else { 16 });
+}
+
+#[test]
+fn nodes_frozen_at_random_under_load_lose_and_double_nothing() {
+    lose_and_double_nothing(Fault::Freeze, if compulsory() { 24 } else { 12 });
 }

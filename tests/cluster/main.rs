@@ -12,6 +12,8 @@ mod failover;
 mod harness;
 mod judge;
 mod load;
+mod members;
+mod partition;
 mod power_cut;
 mod restart;
 mod seed_scenario;

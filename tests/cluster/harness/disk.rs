@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Room enough for a test; the image is sparse.
-const SIZE: &str = "400M";
+const SIZE: &str = "200M";
 
 /// Tries to copy an image between two writes of the kernel.
 const COPIES_MAX: u32 = 50;

@@ -15,7 +15,7 @@ pub(crate) mod record;
 pub(crate) mod seed;
 pub(crate) mod wait;
 
-pub(crate) use client::{Client, SOON};
+pub(crate) use client::SOON;
 pub(crate) use cluster::{Cluster, Options};
 pub(crate) use gate::Gate;
 pub(crate) use http::{NoAnswer, Request, Response};

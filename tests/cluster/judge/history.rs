@@ -155,3 +155,11 @@ pub(crate) struct History {
     /// What must have happened.
     pub(crate) coverage: Vec<Coverage>,
 }
+
+impl History {
+    /// Attempts that were lost with their workers.
+    pub(crate) fn losses(&self) -> usize {
+        let tasks = self.runs.iter().flat_map(|run| run.tasks.values());
+        tasks.flat_map(|task| &task.attempts).filter(|attempt| attempt.outcome == "lost").count()
+    }
+}
