@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use quorate_model::command::{AdvanceClock, CancelRun, EndLease, StartRun, WorkflowSource};
 use quorate_model::{
-    Command, Effect, IdempotencyKey, Json, LeaseEnd, Reply, Request, RunId, Trigger, UnixMs,
+    Command, Effect, Epoch, IdempotencyKey, Json, LeaseEnd, Reply, Request, RunId, Trigger, UnixMs,
     WorkerId, plan,
 };
 use serde_json::json;
@@ -53,6 +53,9 @@ pub(crate) struct World {
     clients: Vec<Client>,
     to_leader: Vec<Proposal>,
     to_workers: Vec<Effect>,
+    /// Registrations that this leader has given up: it proposes their end, and answers none of
+    /// them until then (R3).
+    expiring: BTreeSet<(WorkerId, Epoch)>,
     /// True time. The clock of a leader differs from it by its skew.
     now: u64,
     skew: u64,
@@ -73,6 +76,7 @@ impl World {
             clients: Vec::new(),
             to_leader: Vec::new(),
             to_workers: Vec::new(),
+            expiring: BTreeSet::new(),
             now: 1_000_000,
             skew: 0,
             healed: false,
@@ -175,15 +179,27 @@ impl World {
         for task in self.nodes[at].fence() {
             self.ledger.stopped(task);
         }
-        let cause = LeaseEnd::Expired;
-        let command = Command::EndLease(EndLease { worker, epoch, cause });
+        let command = self.expire(worker, epoch);
         self.send(&Proposal::Command(Box::new(command)));
     }
 
-    /// The new leader knows nothing but the state; what was under way is lost, or is not.
+    /// Marked first, so that no renewal is answered while the end is in flight.
+    fn expire(&mut self, worker: WorkerId, epoch: Epoch) -> Command {
+        self.expiring.insert((worker, epoch));
+        Command::EndLease(EndLease { worker, epoch, cause: LeaseEnd::Expired })
+    }
+
+    /// The new leader knows nothing but the state. What the old one proposed is in the log
+    /// already, or gone with its term; what others have sent is lost, or is not.
     fn change_leader(&mut self) {
         let keep = |dice: &mut Dice| dice.percent(50);
         self.to_leader.retain(|_| keep(&mut self.dice));
+        let is_of_leader = |one: &mut Proposal| matches!(one, Proposal::Command(_));
+        let inherited: Vec<Proposal> = self.to_leader.extract_if(.., is_of_leader).collect();
+        if !inherited.is_empty() {
+            self.commit_entry(&inherited);
+        }
+        self.expiring.clear();
         self.to_workers.retain(|_| keep(&mut self.dice));
         self.skew = if self.healed { 0 } else { self.dice.below(10_000) };
         self.to_workers.extend(self.replicas.state.outstanding());
@@ -196,12 +212,9 @@ impl World {
         if state.next_deadline().is_some_and(|at| at <= self.clock().max(state.now())) {
             commands.push(Command::AdvanceClock(AdvanceClock {}));
         }
-        for (&worker, found) in state.workers() {
-            let claimed = |node: &Node| node.registration() == Some((worker, found.epoch));
-            let is_orphan = found.is_live() && !self.nodes.iter().any(claimed);
-            if is_orphan && (self.healed || self.dice.percent(10)) {
-                let (epoch, cause) = (found.epoch, LeaseEnd::Expired);
-                commands.push(Command::EndLease(EndLease { worker, epoch, cause }));
+        for (worker, epoch) in self.orphans() {
+            if self.healed || self.dice.percent(10) {
+                commands.push(self.expire(worker, epoch));
             }
         }
         for command in commands {
@@ -210,6 +223,17 @@ impl World {
         if self.healed {
             self.to_workers = self.replicas.state.outstanding();
         }
+    }
+
+    /// Live registrations that no worker is under: its answer was lost, or it crashed.
+    fn orphans(&self) -> Vec<(WorkerId, Epoch)> {
+        let workers = self.replicas.state.workers().iter();
+        let live = workers.filter(|(_, found)| found.is_live());
+        let registrations = live.map(|(&worker, found)| (worker, found.epoch));
+        let claimed = |of: &(WorkerId, Epoch)| {
+            self.nodes.iter().any(|node| node.registration().as_ref() == Some(of))
+        };
+        registrations.filter(|of| !claimed(of)).collect()
     }
 
     fn connected(&self) -> BTreeSet<WorkerId> {
@@ -310,6 +334,10 @@ impl World {
         let count = if self.healed { self.to_leader.len() } else { 1 + self.dice.index(8) };
         let count = count.min(self.to_leader.len());
         let proposals: Vec<Proposal> = self.to_leader.drain(..count).collect();
+        self.commit_entry(&proposals);
+    }
+
+    fn commit_entry(&mut self, proposals: &[Proposal]) {
         let requests: Vec<Request> = proposals.iter().map(|one| self.request(one)).collect();
         self.ledger.proposed(&requests, &self.replicas.state);
         let applied = self.replicas.propose(self.clock(), requests.clone());
@@ -353,7 +381,9 @@ impl World {
                     Some(&Reply::Registered { worker, epoch }) => Some((worker, epoch)),
                     _ => None,
                 };
-                self.nodes[*node].registered(*incarnation, given);
+                if given.is_none_or(|given| !self.expiring.contains(&given)) {
+                    self.nodes[*node].registered(*incarnation, given);
+                }
             }
             (Proposal::Report { node, report }, _) => {
                 self.nodes[*node]
