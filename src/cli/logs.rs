@@ -51,7 +51,7 @@ pub(super) struct LogsArgs {
 pub(super) async fn logs(global: &Global, args: LogsArgs) -> anyhow::Result<Exit> {
     let client = connect::client(global)?;
     let id = connect::find_run(&client, &args.run).await?;
-    let mut printer = Printer::new(&args);
+    let mut printer = Printer::new(&args, stdout());
     let mut logs = Logs::new(client.clone(), id, &args);
     let run = client.run(id).await?;
     logs.look(&run).await?;
@@ -79,7 +79,11 @@ fn nothing_yet(run: RunId, args: &LogsArgs) -> Failure {
         .hint(format!("to wait for it, add -f; quorate ls tasks {run}"))
 }
 
-async fn follow(logs: &mut Logs, mut run: RunView, printer: &mut Printer) -> anyhow::Result<()> {
+async fn follow(
+    logs: &mut Logs,
+    mut run: RunView,
+    printer: &mut Printer<impl Write>,
+) -> anyhow::Result<()> {
     loop {
         if run.state.is_final() {
             // Of attempts that began last, the streams end by themselves.
@@ -167,18 +171,18 @@ impl Logs {
 }
 
 /// Writes lines, whole or in pieces, with what they are to begin with.
-struct Printer {
-    out: Box<dyn Write>,
+struct Printer<W> {
+    out: W,
     timestamps: bool,
     prefix: bool,
     /// The task and the stream whose line is not at its end.
     open: Option<(String, LogStream)>,
 }
 
-impl Printer {
-    fn new(args: &LogsArgs) -> Self {
+impl<W: Write> Printer<W> {
+    fn new(args: &LogsArgs, out: W) -> Self {
         Self {
-            out: Box::new(stdout()),
+            out,
             timestamps: args.timestamps,
             prefix: args.prefix || args.task.is_none(),
             open: None,
@@ -226,5 +230,40 @@ impl Printer {
     fn finish(&mut self) -> io::Result<()> {
         self.end_line()?;
         self.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(prefix: bool, lines: &[(&str, LogStream, &str, bool)]) -> String {
+        let mut printer = Printer { out: Vec::new(), timestamps: false, prefix, open: None };
+        for &(task, stream, line, partial) in lines {
+            let (ts, line) = (String::new(), line.to_owned());
+            printer.print(task, &LogLine { ts, stream, line, partial, next: 0 }).unwrap();
+        }
+        printer.finish().unwrap();
+        anstream::adapter::strip_bytes(&printer.out).into_vec().try_into().unwrap()
+    }
+
+    #[test]
+    fn pieces_of_a_line_are_put_together() {
+        use LogStream::Stdout;
+        let lines = [("a", Stdout, "one ", true), ("a", Stdout, "line", false)];
+        assert_eq!(printed(true, &lines), "a | one line\n");
+    }
+
+    #[test]
+    fn a_line_that_comes_in_between_breaks_another() {
+        use LogStream::{Stderr, Stdout};
+        let lines = [
+            ("a", Stdout, "one ", true),
+            ("a", Stderr, "oh", false),
+            ("b", Stdout, "b", false),
+            ("a", Stdout, "line", true),
+        ];
+        assert_eq!(printed(true, &lines), "a | one \na | oh\nb | b\na | line\n");
+        assert_eq!(printed(false, &lines), "one \noh\nb\nline\n");
     }
 }

@@ -16,6 +16,10 @@ use super::progress::{Progress, TaskNow};
 /// How long one poll waits for a change, where streams do not get through.
 const POLL_WAIT: Duration = Duration::from_secs(10);
 
+/// After so long without a change, it is asked whether there was none: the stream may come from
+/// a node that is cut off from the others.
+const QUIET_MAX: Duration = Duration::from_secs(10);
+
 type Changes = Pin<Box<dyn Stream<Item = Result<ChangeView, Error>> + Send>>;
 
 /// A run that is being followed.
@@ -85,12 +89,13 @@ impl Follow {
             self.stale = true;
             return Ok(());
         };
-        match changes.next().await {
-            Some(Ok(change)) => self.take(change, display),
-            Some(Err(_)) | None => {
+        match tokio::time::timeout(QUIET_MAX, changes.next()).await {
+            Ok(Some(Ok(change))) => self.take(change, display),
+            Ok(Some(Err(_)) | None) => {
                 self.changes = None;
                 self.stale = true;
             }
+            Err(_) => self.stale = true,
         }
         Ok(())
     }
