@@ -396,3 +396,103 @@ impl Clock {
         self.last
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: Duration = Duration::from_millis(20);
+
+    fn group(requests: usize, bytes: usize) -> (Group, oneshot::Receiver<Outcome>) {
+        let (answer, answered) = oneshot::channel();
+        let taken = Arc::default();
+        (Group { requests: vec![Vec::new(); requests], bytes, term: None, taken, answer }, answered)
+    }
+
+    fn sizes(batch: &[Group]) -> Vec<usize> {
+        batch.iter().map(|group| group.requests.len()).collect()
+    }
+
+    #[test]
+    fn entries_are_of_moderate_size_unless_one_request_is_not() {
+        let proposals = Proposals::default();
+        for (requests, bytes) in [(1, REQUEST_BYTES_MAX), (600, 10), (300, 10), (200, 10), (1, 1)] {
+            proposals.enqueue(group(requests, bytes).0, false).unwrap();
+        }
+        assert_eq!(sizes(&proposals.take_batch()), [1], "too large for any company");
+        assert_eq!(sizes(&proposals.take_batch()), [600, 300]);
+        assert_eq!(sizes(&proposals.take_batch()), [200, 1]);
+        assert!(proposals.take_batch().is_empty());
+        assert_eq!(proposals.counts().queued, 0);
+    }
+
+    #[test]
+    fn neither_lane_starves_the_other() {
+        let proposals = Proposals::default();
+        for _ in 0..1_500 {
+            proposals.enqueue(group(1, 1).0, true).unwrap();
+            proposals.enqueue(group(1, 1).0, false).unwrap();
+        }
+        assert_eq!(proposals.take_batch().len(), ENTRY_REQUESTS_MAX);
+        let lanes = proposals.lanes();
+        assert_eq!((lanes.urgent.requests, lanes.ordinary.requests), (750, 1_250));
+    }
+
+    #[test]
+    fn room_is_made_by_those_who_no_longer_wait() {
+        let proposals = Proposals::default();
+        let mut taken = Vec::new();
+        for _ in 0..PROPOSALS_QUEUED_MAX {
+            let (group, _) = group(1, 1);
+            taken.push(Arc::clone(&group.taken));
+            proposals.enqueue(group, false).unwrap();
+        }
+        assert_eq!(proposals.enqueue(group(1, 1).0, false), Err(ProposeError::Overloaded));
+        proposals.enqueue(group(1, 1).0, true).unwrap();
+        taken[0].store(true, Ordering::Release);
+        proposals.enqueue(group(1, 1).0, false).unwrap();
+        assert_eq!(proposals.enqueue(group(1, 1).0, false), Err(ProposeError::Overloaded));
+    }
+
+    fn request() -> Request {
+        Command::MintNodeId(quorate_model::command::MintNodeId {}).into()
+    }
+
+    #[tokio::test]
+    async fn what_was_never_proposed_is_not_unknown() {
+        let proposals = Proposals::default();
+        let outcome = proposals.submit(&[request()], None, Instant::now() + HERE).await;
+        assert_eq!(outcome, Err(ProposeError::NoLeader { leader: None }));
+        assert!(proposals.take_batch().is_empty(), "it was withdrawn");
+    }
+
+    #[tokio::test]
+    async fn what_was_taken_and_not_answered_is_unknown() {
+        let proposals = Arc::new(Proposals::default());
+        let batch = tokio::spawn({
+            let proposals = Arc::clone(&proposals);
+            async move { proposals.next_batch().await }
+        });
+        let outcome = proposals.submit(&[request()], None, Instant::now() + 10 * HERE).await;
+        assert_eq!(outcome, Err(ProposeError::Unknown));
+        assert_eq!(batch.await.unwrap().len(), 1);
+        assert_eq!(proposals.counts().unknown, 1);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_node_that_stops() {
+        let proposals = Arc::new(Proposals::default());
+        let waiting = tokio::spawn({
+            let proposals = Arc::clone(&proposals);
+            let until = Instant::now() + Duration::from_secs(20);
+            async move { proposals.submit(&[request()], None, until).await }
+        });
+        while proposals.counts().queued == 0 {
+            tokio::task::yield_now().await;
+        }
+        proposals.close();
+        assert_eq!(waiting.await.unwrap(), Err(ProposeError::Stopping));
+        let late = proposals.submit(&[request()], None, Instant::now() + HERE).await;
+        assert_eq!(late, Err(ProposeError::Stopping));
+    }
+}

@@ -1,0 +1,123 @@
+//! The node behind its handles: its parts, its tasks and its end.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::Raft;
+use crate::ClusterId;
+use crate::forward::Forwarder;
+use crate::leadership::Leadership;
+use crate::proposals::Proposals;
+use crate::reads::Reads;
+use crate::state_machine::Replica;
+use crate::status::Contact;
+
+/// A node, shared by its handles.
+pub(crate) struct Inner {
+    pub(crate) id: u64,
+    pub(crate) cluster: ClusterId,
+    pub(crate) election_max: Duration,
+    pub(crate) raft: Raft,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) proposals: Arc<Proposals>,
+    pub(crate) reads: Reads,
+    pub(crate) forwarder: Forwarder,
+    pub(crate) leadership: watch::Sender<Leadership>,
+    pub(crate) contact: Contact,
+    /// Why the node stopped, once it has.
+    pub(crate) stopped: watch::Sender<Option<String>>,
+    /// Cancelled when the node stops: connections end.
+    pub(crate) stopping: CancellationToken,
+    pub(crate) tasks: Mutex<Vec<AbortHandle>>,
+    numbers: AtomicU64,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("id", &self.id).field("cluster", &self.cluster).finish()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.abort_tasks();
+        self.stopping.cancel();
+    }
+}
+
+impl Inner {
+    pub(crate) fn new(
+        (id, cluster): (u64, ClusterId),
+        election_max: Duration,
+        raft: Raft,
+        replica: Arc<Replica>,
+    ) -> Self {
+        Self {
+            id,
+            cluster,
+            election_max,
+            reads: Reads::start(raft.clone()),
+            raft,
+            replica,
+            proposals: Arc::default(),
+            forwarder: Forwarder::default(),
+            leadership: watch::Sender::default(),
+            contact: Contact::new(),
+            stopped: watch::Sender::default(),
+            stopping: CancellationToken::new(),
+            tasks: Mutex::default(),
+            numbers: AtomicU64::new(0),
+        }
+    }
+
+    /// Runs a task that ends with the node.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let handle = tokio::spawn(task).abort_handle();
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
+    }
+
+    fn abort_tasks(&self) {
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.iter().for_each(AbortHandle::abort);
+    }
+
+    /// A number that no other caller of this got.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Stops for good: no more votes, acknowledgements or answers.
+    pub(crate) async fn stop(&self, reason: String) {
+        self.stopping.cancel();
+        self.proposals.close();
+        if self.raft.shutdown().await.is_err() {
+            tracing::warn!("the Raft core ended badly");
+        }
+        self.leadership.send_modify(|known| known.leads = false);
+        let replica = Arc::clone(&self.replica);
+        // What replay would have to repeat, and sled's locks.
+        let closed = tokio::task::spawn_blocking(move || {
+            let index = *replica.applied.borrow();
+            let checkpoint = replica.history.checkpoint(index);
+            replica.history.close();
+            checkpoint
+        });
+        if let Ok(Err(error)) = closed.await {
+            tracing::warn!(%error, "the history was not made durable; the log will repair it");
+        }
+        self.stopped.send_if_modified(|known| {
+            let first = known.is_none();
+            if first {
+                *known = Some(reason);
+            }
+            first
+        });
+        self.abort_tasks();
+    }
+}
