@@ -8,7 +8,7 @@
 //! 5. A failed write or sync ends all writing until the process starts anew.
 //! 6. Opening repairs what a crash can do, a half-written last frame, and refuses all else.
 //!
-//! The files are [`segment`]s of frames of [`record`]s. A segment is deleted when all of its
+//! The files are segments of frames of [`record`]s. A segment is deleted when all of its
 //! entries are purged. This module knows nothing of Raft but what a vote and an entry are,
 //! and does not look into entries; [`log_store`](crate::log_store) puts openraft on top.
 
