@@ -11,12 +11,16 @@ use quorate_model::{DurationMs, Usage};
 
 use super::super::lease::BootNs;
 use super::super::sys::{self, Reaped};
-use super::survivors::{Ledger, Slot, Strays, is_marked};
+use super::survivors::{Kin, Ledger, Slot, Strays};
 use super::wire::{Cause, Exit, Key, MARKER, Spawn, Status};
 
 /// How soon to look again whether a killed group is gone. Its members are handed to the
 /// keeper and announce their end; this is for those that are slow to die.
 const RECHECK: DurationMs = DurationMs(20);
+
+/// How long a child without an environment holds up the end of a task. It is one that becomes
+/// another program just then, which takes no time, or a daemon that hides, of any task.
+const UNSURE_MAX: DurationMs = DurationMs(200);
 
 /// All that runs, by the id of its group.
 #[derive(Debug)]
@@ -41,8 +45,8 @@ struct Group {
     started: BootNs,
     /// Set once it was asked to stop: who asked, and when patience ends.
     stop: Option<(Cause, BootNs)>,
-    /// Set once its first process has ended.
-    left: Option<(Status, Usage)>,
+    /// Set once its first process has ended, with when.
+    left: Option<(Status, Usage, BootNs)>,
 }
 
 impl Groups {
@@ -129,7 +133,7 @@ impl Groups {
             (Some(signal), _) => Status::Signal(signal),
             (None, code) => Status::Code(code.expect("a reaped process has ended one way")),
         };
-        group.left = Some((status, usage));
+        group.left = Some((status, usage, now));
         self.settle(child.pid, now)
     }
 
@@ -159,13 +163,18 @@ impl Groups {
     /// the rest killed, at once or when its time is up.
     fn settle(&mut self, pid: u32, now: BootNs) -> Option<Exit> {
         let group = self.running.get(&pid)?;
-        let (status, usage) = group.left?;
+        let (status, usage, ended) = group.left?;
         let is_patient = group.stop.is_some_and(|(_, until)| now < until);
         // The id cannot be another's by now: it is taken while the group has members, and
         // ids are not handed out again that fast.
         let others = signal(pid, if is_patient { 0 } else { libc::SIGKILL });
-        if others || self.kill_strays_of(&group.marker) {
+        if others {
             return None;
+        }
+        match self.kill_strays_of(&group.marker) {
+            Kin::Own | Kin::Ending => return None,
+            Kin::Unsure if now < ended.after(UNSURE_MAX) => return None,
+            Kin::Unsure | Kin::Other => {}
         }
         let group = self.running.remove(&pid)?;
         self.ledger.strike(group.slot);
@@ -173,18 +182,22 @@ impl Groups {
         Some(Exit { key: group.key, status, cause, usage })
     }
 
-    /// Kills the children of this process that a task left in other groups. Whether there
-    /// were any.
-    fn kill_strays_of(&self, marker: &str) -> bool {
+    /// Kills the children of this process that a task left in other groups. The closest kin
+    /// that there was.
+    fn kill_strays_of(&self, marker: &str) -> Kin {
         let entry = format!("{MARKER}={marker}");
-        let mut any = false;
+        let mut closest = Kin::Other;
         for pid in self.strays.list() {
-            if !self.running.contains_key(&pid) && is_marked(pid, &entry) {
-                any = true;
+            if self.running.contains_key(&pid) {
+                continue;
+            }
+            let kin = Kin::of(pid, &entry);
+            closest = closest.max(kin);
+            if kin == Kin::Own {
                 let _ = sys::signal_process(pid, libc::SIGKILL);
             }
         }
-        any
+        closest
     }
 }
 

@@ -33,6 +33,9 @@ const START_SLACK_NS: u64 = 30_000_000;
 /// architecture that Linux still has).
 const TICK_NS: u64 = 10_000_000;
 
+/// How often nothing must be found, one look after another.
+const CLEAN_LOOKS_MIN: u32 = 2;
+
 /// How long to wait before looking again whether killed processes are gone.
 const RECHECK: Duration = Duration::from_millis(5);
 
@@ -90,13 +93,17 @@ impl Ledger {
 /// Kills what an earlier keeper in `dir` left, and waits until it is gone. Its tasks had
 /// their outputs below `attempts`.
 pub(super) fn kill(dir: &Path, attempts: &str) {
-    let noted = read_noted(&dir.join(FILE)).unwrap_or_default();
+    let path = dir.join(FILE);
+    if !path.exists() {
+        return; // There was no keeper before.
+    }
+    let noted = read_noted(&path).unwrap_or_default();
     let mut killed = BTreeSet::new();
-    loop {
+    // One look can miss a process that is just becoming another program.
+    let mut clean_looks = 0;
+    while clean_looks < CLEAN_LOOKS_MIN {
         let found = survivors(&noted, attempts);
-        if found.is_empty() {
-            break;
-        }
+        clean_looks = if found.is_empty() { clean_looks + 1 } else { 0 };
         for &pid in &found {
             if killed.insert(pid) {
                 tracing::warn!(pid, "killing a process that outlived its keeper");
@@ -127,15 +134,50 @@ fn processes() -> impl Iterator<Item = u32> {
 fn is_noted(pid: u32, noted: &[(u32, BootNs)]) -> bool {
     let Some(&(_, noted_at)) = noted.iter().find(|(group, _)| *group == pid) else { return false };
     let Some(stat) = Stat::of(pid) else { return false };
-    stat.alive && stat.started.0.abs_diff(noted_at.0) <= START_SLACK_NS
+    !stat.is_ending && stat.started.0.abs_diff(noted_at.0) <= START_SLACK_NS
 }
 
 /// Whether the environment of a process has an entry that begins so.
-pub(super) fn is_marked(pid: u32, prefix: &str) -> bool {
-    // Unreadable: another user's, or a zombie, or gone.
-    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
-        environ.split(|&byte| byte == 0).any(|entry| entry.starts_with(prefix.as_bytes()))
-    })
+fn is_marked(pid: u32, prefix: &str) -> bool {
+    // Unreadable: another user's, or gone.
+    environ(pid).is_ok_and(|environ| has_entry(&environ, prefix))
+}
+
+fn environ(pid: u32) -> io::Result<Vec<u8>> {
+    fs::read(format!("/proc/{pid}/environ"))
+}
+
+fn has_entry(environ: &[u8], prefix: &str) -> bool {
+    environ.split(|&byte| byte == 0).any(|entry| entry.starts_with(prefix.as_bytes()))
+}
+
+/// What a child of this process is to a task, ordered by how much it is in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kin {
+    /// It belongs to another.
+    Other,
+    /// It has no environment: it is just becoming another program, or hides for good.
+    Unsure,
+    /// It is ending, and has no environment any more. What it started is not handed to this
+    /// process before it is a zombie, and so must be looked for again.
+    Ending,
+    /// It belongs to it.
+    Own,
+}
+
+impl Kin {
+    /// Judges a child by the entry that marks the task.
+    pub(super) fn of(pid: u32, marker: &str) -> Self {
+        match environ(pid) {
+            Ok(environ) if has_entry(&environ, marker) => Self::Own,
+            Ok(environ) if !environ.is_empty() => Self::Other,
+            Ok(_) | Err(_) => match Stat::of(pid) {
+                Some(stat) if stat.is_ending => Self::Ending,
+                Some(_) => Self::Unsure,
+                None => Self::Other,
+            },
+        }
+    }
 }
 
 fn read_noted(path: &PathBuf) -> io::Result<Vec<(u32, BootNs)>> {
@@ -158,19 +200,26 @@ fn boot_id() -> Vec<u8> {
 
 /// What `/proc/PID/stat` says.
 struct Stat {
-    alive: bool,
+    /// It is a zombie, or about to be.
+    is_ending: bool,
     started: BootNs,
 }
+
+/// The kernel's `PF_EXITING`, in the flags of a process.
+const FLAG_EXITING: u64 = 4;
 
 impl Stat {
     fn of(pid: u32) -> Option<Self> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name comes in parentheses and may hold anything, more of them included.
+        // The name comes in parentheses and may hold anything, more of them included. Behind
+        // it, the state is the first field, the flags are the seventh, the start the twentieth.
         let (_, fields) = text.rsplit_once(')')?;
         let mut fields = fields.split_ascii_whitespace();
-        let alive = !matches!(fields.next()?, "Z" | "X");
-        let ticks: u64 = fields.nth(18)?.parse().ok()?;
-        Some(Self { alive, started: BootNs(ticks * TICK_NS) })
+        let state = fields.next()?;
+        let flags: u64 = fields.nth(5)?.parse().ok()?;
+        let ticks: u64 = fields.nth(12)?.parse().ok()?;
+        let is_ending = matches!(state, "Z" | "X") || flags & FLAG_EXITING != 0;
+        Some(Self { is_ending, started: BootNs(ticks * TICK_NS) })
     }
 }
 
@@ -245,6 +294,24 @@ mod tests {
         assert!(other.try_wait().unwrap().is_none());
         other.kill().unwrap();
         other.wait().unwrap();
+    }
+
+    #[test]
+    fn a_child_that_ends_is_neither_here_nor_there() {
+        let mut child = Command::new("sleep").arg("60").env(MARKER, "/a/output").spawn().unwrap();
+        let (pid, marker) = (child.id(), format!("{MARKER}=/a/output"));
+        while Kin::of(pid, &marker) == Kin::Unsure {
+            std::thread::yield_now();
+        }
+        assert_eq!(Kin::of(pid, &marker), Kin::Own);
+        assert_eq!(Kin::of(pid, "OTHER=1"), Kin::Other);
+        child.kill().unwrap();
+        while Kin::of(pid, &marker) == Kin::Own {
+            std::thread::yield_now();
+        }
+        assert_eq!(Kin::of(pid, &marker), Kin::Ending, "until it is reaped");
+        child.wait().unwrap();
+        assert_eq!(Kin::of(pid, &marker), Kin::Other);
     }
 
     #[test]

@@ -179,7 +179,7 @@ async fn a_log_is_followed_while_it_grows() {
     fs::write(gate, "").unwrap();
     let two = line.read(log_of(at, ReadFrom::Offset(one.size), 10_000)).await.unwrap();
     assert!(String::from_utf8(two.bytes).unwrap().ends_with(" stderr F two\n"));
-    until("it has ended", || world.worker.as_ref().unwrap().status().running == 0).await;
+    until("it has ended", || world.worker.as_ref().unwrap().probe().read().running == 0).await;
     let end = line.read(log_of(at, ReadFrom::Offset(two.size), 10_000)).await.unwrap();
     assert!(end.bytes.is_empty() && end.complete);
 }

@@ -27,6 +27,7 @@ async fn without_renewals_tasks_are_asked_then_killed_before_a_new_registration(
         ledger.display()
     );
     line.start(world.noting(dispatch(0, 1, 11), &script)).await;
+    until("it runs", || world.written().len() == 1).await;
     // The worker looks for another server while the lease lasts; none answers.
     loop {
         drop(line);
@@ -60,7 +61,8 @@ async fn a_leader_that_falls_silent_is_left_while_the_lease_holds() {
 #[tokio::test]
 async fn answers_that_come_late_or_out_of_order_extend_nothing() {
     let (mut world, mut line) = World::registered(SHORT).await;
-    let lease_left = |world: &World| world.worker.as_ref().unwrap().status().registered.unwrap().2;
+    let lease_left =
+        |world: &World| world.worker.as_ref().unwrap().probe().read().lease_left.unwrap();
     let first = line.renewal().await;
     line.say(ToWorker::Renewed { sent_at: first }).await;
     let second = line.renewal().await;
@@ -81,5 +83,5 @@ async fn answers_that_come_late_or_out_of_order_extend_nothing() {
     // The answer to a renewal of the old registration revives nothing.
     line.say(ToWorker::Renewed { sent_at: second }).await;
     assert_eq!(line.next().await, None);
-    assert_eq!(world.worker.as_ref().unwrap().status().registered, None);
+    assert_eq!(world.worker.as_ref().unwrap().probe().read().lease_left, None);
 }

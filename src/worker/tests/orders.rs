@@ -94,7 +94,7 @@ async fn a_result_without_a_connection_is_reported_on_the_next() {
     line.start(world.noting(dispatch(0, 1, 11), "")).await;
     until("it runs", || world.written().len() == 1).await;
     drop(line);
-    let pending = |world: &World| world.worker.as_ref().unwrap().status().reports_pending;
+    let pending = |world: &World| world.worker.as_ref().unwrap().probe().read().reports_pending;
     until("it has ended", || pending(&world) == 1).await;
     let mut line = world.resume(10).await;
     assert_eq!(line.outcome().await, succeeded());
@@ -216,7 +216,7 @@ async fn a_refusal_kills_everything_and_registers_anew() {
     line.say(ToWorker::Refused { reason: "gone".to_owned(), forget_id: false }).await;
     assert_eq!(line.next().await, None);
     let mut line = world.register(Some(WorkerId(1)), 20).await;
-    assert_eq!(world.worker.as_ref().unwrap().status().running, 0);
+    assert_eq!(world.worker.as_ref().unwrap().probe().read().running, 0);
     line.say(ToWorker::Refused { reason: "unknown".to_owned(), forget_id: true }).await;
     assert_eq!(line.next().await, None, "nothing is said of the attempt");
     world.register(None, 30).await;
