@@ -11,7 +11,9 @@
 //!   refused.
 //!
 //! What this cannot show is a whole directory put back from an old copy, identity and all:
-//! its parts agree. Never copy a data directory for a backup.
+//! its parts agree. The leader finds it out by what the node had acknowledged to it, and the
+//! node stops; but the next leader knows nothing of it. Never copy a data directory for a
+//! backup.
 
 use std::fmt::{self, Write as _};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -33,7 +35,7 @@ const STATE_DIRECTORIES: [&str; 3] = ["wal", "snapshots", "history"];
 const FORMAT_VERSION: u32 = 1;
 
 /// What to do when a node can no longer prove what it has acknowledged.
-const WAY_OUT: &str = "set this data directory aside and let the machine join again as a new \
+pub(crate) const WAY_OUT: &str = "set this data directory aside and let the machine join again as a new \
                        node, or, if it was the only node, restore a backup";
 
 /// Names a cluster. Random, so that no two are alike.

@@ -1,5 +1,6 @@
 //! The replicated log of Quorate: openraft on a write-ahead log, with history in sled.
 
+mod acknowledged;
 pub mod codec;
 mod error;
 mod forward;

@@ -16,14 +16,15 @@ use openraft::base::BoxFuture;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
-    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
+    StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::ClusterId;
+use crate::acknowledged::Acknowledged;
 use crate::codec::Service;
 use crate::link::{Link, Pending};
 use crate::snapshot::{Section, SnapshotFile, sections_for_peer};
@@ -63,6 +64,8 @@ pub(crate) enum PeerAsk {
     TransferLeader(TransferLeaderRequest<TypeConfig>),
     /// A piece of a snapshot, in order; the last is answered when all is installed.
     Snapshot(VoteOf<TypeConfig>, Section),
+    /// It has lost entries up to this one, which it had acknowledged. Not answered.
+    Forgot(u64),
 }
 
 /// What a peer answers.
@@ -85,11 +88,13 @@ pub(crate) enum PeerTold {
 pub(crate) struct Network {
     pub(crate) cluster: ClusterId,
     pub(crate) replica: Arc<Replica>,
+    pub(crate) acknowledged: Arc<Acknowledged>,
 }
 
 /// The connection to one peer for one purpose; opened when needed, and again when broken.
 #[derive(Debug)]
 pub(crate) struct Peer {
+    id: u64,
     address: String,
     network: Network,
     link: Option<Link>,
@@ -100,9 +105,9 @@ pub(crate) struct Peer {
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Peer;
 
-    async fn new_client(&mut self, _target: u64, node: &MemberNode) -> Peer {
+    async fn new_client(&mut self, id: u64, node: &MemberNode) -> Peer {
         let address = node.address.clone();
-        Peer { address, network: self.clone(), link: None, heard: Instant::now() }
+        Peer { id, address, network: self.clone(), link: None, heard: Instant::now() }
     }
 }
 
@@ -132,6 +137,11 @@ impl Peer {
             self.link = None;
         }
         told.map_err(|error| unreachable(&error))
+    }
+
+    fn witness(&self, leader: VoteOf<TypeConfig>, link: &Link) -> Witness {
+        let (acknowledged, link) = (Arc::clone(&self.network.acknowledged), link.clone());
+        Witness { acknowledged, peer: self.id, leader, link }
     }
 
     async fn send_snapshot(
@@ -212,8 +222,10 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             // The whole series goes through one connection, or ends.
             match link {
                 Ok(link) => {
+                    let leader = request.vote;
                     let asked = link.ask(&PeerAsk::Stream(request)).await;
                     let asked = asked.map_err(|error| unreachable(&error));
+                    let asked = asked.map(|pending| (pending, peer.witness(leader, &link)));
                     Some((asked, (peer, input, Some(link))))
                 }
                 Err(error) => Some((Err(error), (peer, input, None))),
@@ -253,15 +265,22 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         tracing::info!(peer = self.address, meta = %snapshot.meta, "sending a snapshot");
         // Each attempt on a new connection: a half-sent one ends with the old.
         self.link = None;
-        tokio::select! {
-            closed = cancel => Err(StreamingError::Closed(closed)),
-            sent = self.send_snapshot(vote, snapshot.snapshot) => sent.map_err(|error| match error {
-                RPCError::Unreachable(error) => StreamingError::Unreachable(error),
-                error @ (RPCError::Timeout(_) | RPCError::Network(_) | RPCError::RemoteError(_)) => {
-                    StreamingError::Network(NetworkError::new(&error))
-                }
-            }),
+        let last = snapshot.meta.last_log_id.map(|last| last.index);
+        let sent = tokio::select! {
+            closed = cancel => return Err(StreamingError::Closed(closed)),
+            sent = self.send_snapshot(vote, snapshot.snapshot) => sent,
+        };
+        if let (Ok(response), Some(last)) = (&sent, last)
+            && response.vote == vote
+        {
+            self.network.acknowledged.note(self.id, vote, last);
         }
+        sent.map_err(|error| match error {
+            RPCError::Unreachable(error) => StreamingError::Unreachable(error),
+            error @ (RPCError::Timeout(_) | RPCError::Network(_) | RPCError::RemoteError(_)) => {
+                StreamingError::Network(NetworkError::new(&error))
+            }
+        })
     }
 
     async fn transfer_leader(
@@ -277,12 +296,47 @@ impl RaftNetworkV2<TypeConfig> for Peer {
 
 /// The answer to one request of a series.
 async fn appended(
-    pending: Result<Pending, RPCError<TypeConfig>>,
+    asked: Result<(Pending, Witness), RPCError<TypeConfig>>,
 ) -> Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>> {
-    let told = pending?.answer::<PeerTold>(APPEND_DEADLINE).await;
+    let (pending, witness) = asked?;
+    let told = pending.answer::<PeerTold>(APPEND_DEADLINE).await;
     let told = told.map_err(|error| unreachable(&error))?;
     let PeerTold::Stream(result) = told else { return Err(unexpected(&told)) };
-    Ok(result)
+    witness.hear(result).await
+}
+
+/// Compares what a peer says that it lacks with what it said before that it has.
+struct Witness {
+    acknowledged: Arc<Acknowledged>,
+    peer: u64,
+    leader: VoteOf<TypeConfig>,
+    link: Link,
+}
+
+impl Witness {
+    /// Passes an answer on, unless it is one that the library takes for impossible: it would
+    /// give up this node for what another has lost.
+    async fn hear(
+        self,
+        result: StreamAppendResult<TypeConfig>,
+    ) -> Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>> {
+        let lost = match &result {
+            Ok(Some(last)) => {
+                self.acknowledged.note(self.peer, self.leader, last.index);
+                None
+            }
+            Err(StreamAppendError::Conflict(missing)) => {
+                self.acknowledged.includes(self.peer, self.leader, missing.index)
+            }
+            Ok(None) | Err(StreamAppendError::HigherVote(_)) => None,
+        };
+        let Some(had) = lost else { return Ok(result) };
+        tracing::error!(node = self.peer, had, "a node has lost what it had acknowledged");
+        // It stops when it hears this; if it does not hear it, it is told again.
+        drop(self.link.ask(&PeerAsk::Forgot(had)).await);
+        let reason = "it has lost entries that it had acknowledged";
+        Err(RPCError::Unreachable(Unreachable::from_string(reason)))
+    }
 }
 
 /// Ends a series after its first failure: what follows was refused for the same reason.

@@ -95,7 +95,8 @@ async fn start_raft(
 ) -> Result<Raft, OpenError> {
     let raft_error = |error: &dyn std::error::Error| OpenError::Raft(error.to_string());
     let config = config(options, cluster).validate().map_err(|error| raft_error(&error))?;
-    let network = Network { cluster, replica: Arc::clone(replica) };
+    let acknowledged = Arc::default();
+    let network = Network { cluster, replica: Arc::clone(replica), acknowledged };
     let machine = StateMachine(Arc::clone(replica));
     let raft = Raft::new(id, Arc::new(config), network, log, machine).await;
     raft.map_err(|error| OpenError::Storage(error.to_string()))

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use openraft::alias::{SnapshotOf, VoteOf};
+use openraft::async_runtime::WatchReceiver;
 use openraft::raft::AppendEntriesRequest;
 use quorate_model::LogIndex;
 use serde::Serialize;
@@ -17,6 +18,7 @@ use crate::codec::{self, Connection, FrameError, Hello, Service};
 use crate::error::ProposeError;
 use crate::forward::{Told, What};
 use crate::history::Record;
+use crate::identity::WAY_OUT;
 use crate::link::{FRAMES_QUEUED_MAX, write_frames};
 use crate::network::{PeerAsk, PeerTold};
 use crate::node::{Inner, Node};
@@ -120,6 +122,10 @@ impl PeerSession {
                 }
                 appended.map(PeerTold::Append)
             }),
+            PeerAsk::Forgot(had) => {
+                tokio::spawn(async move { inner.forgot(had).await });
+                return false;
+            }
             PeerAsk::Vote(request) => {
                 self.answer(
                     number,
@@ -258,6 +264,20 @@ where
 }
 
 impl Inner {
+    /// A leader has this node's word for the entries up to `had`; without them it must not
+    /// vote or count any more.
+    async fn forgot(self: &Arc<Self>, had: u64) {
+        let last = self.raft.metrics().borrow_watched().last_log_index.unwrap_or(0);
+        if last < had {
+            let reason = format!(
+                "this data directory is an old copy: the node has acknowledged entries up to \
+                 {had}, and its log ends at {last}; {WAY_OUT}"
+            );
+            tracing::error!(reason, "the node stops");
+            self.stop(reason).await;
+        }
+    }
+
     /// Answers as leader, or that this node is none.
     pub(crate) async fn answer(&self, what: &What, until: Instant) -> Result<Told, ProposeError> {
         match what {
