@@ -109,7 +109,6 @@ impl Process {
             }
             Err(_) => match self.exited(STOP) {
                 Some(status) => {
-                    self.child = None;
                     let said = self.log().split_off(said_before);
                     Err(format!("{status}: {said}"))
                 }
@@ -158,9 +157,7 @@ impl Process {
     #[track_caller]
     pub(crate) fn terminate(&mut self) -> ExitStatus {
         self.signal("TERM");
-        let status = self.exited(STOP).expect("a node stops when it is asked to");
-        self.child = None;
-        status
+        self.exited(STOP).expect("a node stops when it is asked to")
     }
 
     /// SIGSTOP: it goes on existing, and does nothing.
@@ -178,7 +175,9 @@ impl Process {
     /// Waits until it has exited by itself.
     pub(crate) fn exited(&mut self, limit: Duration) -> Option<ExitStatus> {
         let child = self.child.as_mut()?;
-        within(limit, || child.try_wait().expect("a child can be waited for"))
+        let status = within(limit, || child.try_wait().expect("a child can be waited for"))?;
+        self.child = None;
+        Some(status)
     }
 
     #[track_caller]
