@@ -14,9 +14,10 @@ pub const SLOTS_MAX: u32 = 10_000;
 /// Registers a worker and gives it a new epoch.
 ///
 /// A worker that has an id says by this that nothing it was assigned before runs any more,
-/// so its old attempts are lost with this entry and need not wait for the lease. That must be
-/// true of a repeat that arrives late, too: so a worker has one idempotency key for each time
-/// that it begins anew, and all repeats come to one registration.
+/// so its old attempts are lost with this entry and need not wait for the lease. That must
+/// still be true when the entry is applied. So only the leader that the worker talks to
+/// proposes it, within its term, and never for a connection older than one that the worker
+/// was admitted on since: late, it would declare lost what the worker runs by then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegisterWorker {
     /// Its id, if it was registered before.

@@ -7,7 +7,9 @@ mod node;
 
 use std::collections::BTreeSet;
 
-use quorate_model::command::{AdvanceClock, CancelRun, EndLease, StartRun, WorkflowSource};
+use quorate_model::command::{
+    AdvanceClock, CancelRun, EndLease, RegisterWorker, StartRun, WorkflowSource,
+};
 use quorate_model::{
     Command, Effect, Epoch, IdempotencyKey, Json, LeaseEnd, Reply, Request, RunId, Trigger, UnixMs,
     WorkerId, plan,
@@ -32,7 +34,7 @@ const HEALING_STEPS_MAX: usize = 5_000;
 enum Proposal {
     Start { client: usize },
     Cancel { run: RunId },
-    Register { node: usize, incarnation: u64, request: Box<Request> },
+    Register { node: usize, asked: u64, register: Box<RegisterWorker> },
     Report { node: usize, report: Box<quorate_model::command::ReportTask> },
     Command(Box<Command>),
 }
@@ -53,9 +55,6 @@ pub(crate) struct World {
     clients: Vec<Client>,
     to_leader: Vec<Proposal>,
     to_workers: Vec<Effect>,
-    /// Registrations that this leader has given up: it proposes their end, and answers none of
-    /// them until then (R3).
-    expiring: BTreeSet<(WorkerId, Epoch)>,
     /// True time. The clock of a leader differs from it by its skew.
     now: u64,
     skew: u64,
@@ -76,7 +75,6 @@ impl World {
             clients: Vec::new(),
             to_leader: Vec::new(),
             to_workers: Vec::new(),
-            expiring: BTreeSet::new(),
             now: 1_000_000,
             skew: 0,
             healed: false,
@@ -130,7 +128,8 @@ impl World {
                 return self.ledger.close(&self.replicas.state);
             }
         }
-        panic!("a healed world does not come to rest: {:#?}", self.replicas.state.runs());
+        let state = &self.replicas.state;
+        panic!("no rest: {:?} {:#?} {:#?}", self.nodes, state.workers(), state.runs());
     }
 
     fn new_client(&mut self) {
@@ -179,14 +178,7 @@ impl World {
         for task in self.nodes[at].fence() {
             self.ledger.stopped(task);
         }
-        let command = self.expire(worker, epoch);
-        self.send(&Proposal::Command(Box::new(command)));
-    }
-
-    /// Marked first, so that no renewal is answered while the end is in flight.
-    fn expire(&mut self, worker: WorkerId, epoch: Epoch) -> Command {
-        self.expiring.insert((worker, epoch));
-        Command::EndLease(EndLease { worker, epoch, cause: LeaseEnd::Expired })
+        self.send(&Proposal::Command(Box::new(end_lease(worker, epoch))));
     }
 
     /// The new leader knows nothing but the state. What the old one proposed is in the log
@@ -194,12 +186,12 @@ impl World {
     fn change_leader(&mut self) {
         let keep = |dice: &mut Dice| dice.percent(50);
         self.to_leader.retain(|_| keep(&mut self.dice));
-        let is_of_leader = |one: &mut Proposal| matches!(one, Proposal::Command(_));
+        let is_of_leader =
+            |one: &mut Proposal| matches!(one, Proposal::Command(_) | Proposal::Register { .. });
         let inherited: Vec<Proposal> = self.to_leader.extract_if(.., is_of_leader).collect();
         if !inherited.is_empty() {
             self.commit_entry(&inherited);
         }
-        self.expiring.clear();
         self.to_workers.retain(|_| keep(&mut self.dice));
         self.skew = if self.healed { 0 } else { self.dice.below(10_000) };
         self.to_workers.extend(self.replicas.state.outstanding());
@@ -214,7 +206,7 @@ impl World {
         }
         for (worker, epoch) in self.orphans() {
             if self.healed || self.dice.percent(10) {
-                commands.push(self.expire(worker, epoch));
+                commands.push(end_lease(worker, epoch));
             }
         }
         for command in commands {
@@ -256,14 +248,10 @@ impl World {
             self.renew(at);
             // Before it registers or after: a report may well be the last of an old epoch.
             if self.nodes[at].registration().is_none() && (self.healed || self.dice.percent(50)) {
-                let incarnation = self.nodes[at].incarnation();
-                let key = format!("node {at} incarnation {incarnation}");
-                let request = Request {
-                    key: Some(IdempotencyKey { key, request_hash: 0 }),
-                    command: Command::RegisterWorker(self.nodes[at].to_register()),
-                };
-                let request = Box::new(request);
-                self.send(&Proposal::Register { node: at, incarnation, request });
+                let (asked, register) = self.nodes[at].register();
+                // At the end: by the leader that it talks to, in the order in which it asked.
+                let register = Box::new(register);
+                self.to_leader.push(Proposal::Register { node: at, asked, register });
             }
             for report in self.nodes[at].outbox.clone() {
                 if !self.healed && self.dice.percent(60) {
@@ -359,7 +347,9 @@ impl World {
             Proposal::Cancel { run } => {
                 Command::CancelRun(CancelRun { run: *run, reason: String::new() }).into()
             }
-            Proposal::Register { request, .. } => Request::clone(request),
+            Proposal::Register { register, .. } => {
+                Command::RegisterWorker(RegisterWorker::clone(register)).into()
+            }
             Proposal::Report { report, .. } => {
                 Command::ReportTask(quorate_model::command::ReportTask::clone(report)).into()
             }
@@ -376,14 +366,12 @@ impl World {
                 client.answered = true;
                 self.ledger.acknowledged(client.run);
             }
-            (Proposal::Register { node, incarnation, .. }, reply) => {
+            (Proposal::Register { node, asked, .. }, reply) => {
                 let given = match reply {
                     Some(&Reply::Registered { worker, epoch }) => Some((worker, epoch)),
                     _ => None,
                 };
-                if given.is_none_or(|given| !self.expiring.contains(&given)) {
-                    self.nodes[*node].registered(*incarnation, given);
-                }
+                self.nodes[*node].registered(*asked, given);
             }
             (Proposal::Report { node, report }, _) => {
                 self.nodes[*node]
@@ -393,4 +381,8 @@ impl World {
             (Proposal::Cancel { .. } | Proposal::Command(_), _) => {}
         }
     }
+}
+
+fn end_lease(worker: WorkerId, epoch: Epoch) -> Command {
+    Command::EndLease(EndLease { worker, epoch, cause: LeaseEnd::Expired })
 }

@@ -24,9 +24,9 @@ pub(super) struct Node {
     /// Its id, once it had one. Durable.
     id: Option<WorkerId>,
     epoch: Option<Epoch>,
-    /// How often it began anew. Durable; the key of its registration, so that a late repeat
-    /// of an old one cannot void the newer, and what it runs by then.
-    incarnation: u64,
+    /// How often it asked to be registered: only the answer to the last time counts, for it
+    /// comes on the last connection.
+    asked: u64,
     /// What it runs, and for how long still.
     running: BTreeMap<TaskId, (Dispatch, u64)>,
     /// The last token it saw for a task, so that it starts an attempt once.
@@ -43,7 +43,7 @@ impl Node {
             slots,
             id: None,
             epoch: None,
-            incarnation: 0,
+            asked: 0,
             running: BTreeMap::new(),
             seen: BTreeMap::new(),
         }
@@ -54,32 +54,26 @@ impl Node {
         if self.up { Some((self.id?, self.epoch?)) } else { None }
     }
 
-    /// What it says to register: nothing runs here.
-    pub(super) fn to_register(&self) -> RegisterWorker {
+    /// Asks to be registered: nothing runs here.
+    pub(super) fn register(&mut self) -> (u64, RegisterWorker) {
+        self.asked += 1;
         let gpu = [(notation::name("gpu"), "yes".to_owned())];
-        RegisterWorker {
+        let register = RegisterWorker {
             worker: self.id,
             name: notation::name("node"),
             labels: if self.has_gpu { gpu.into() } else { [].into() },
             slots: u32::try_from(self.slots).expect("a handful"),
             lease: DurationMs(10_000),
-        }
+        };
+        (self.asked, register)
     }
 
-    /// A registration is answered; `None` if its id is not known any more.
-    pub(super) fn registered(&mut self, incarnation: u64, given: Option<(WorkerId, Epoch)>) {
-        if !self.up || incarnation != self.incarnation {
-            return;
+    /// It is answered; `None` if its id is not known any more.
+    pub(super) fn registered(&mut self, asked: u64, given: Option<(WorkerId, Epoch)>) {
+        if self.up && asked == self.asked {
+            self.id = given.map(|(worker, _)| worker);
+            self.epoch = given.map(|(_, epoch)| epoch);
         }
-        self.id = given.map(|(worker, _)| worker);
-        self.epoch = given.map(|(_, epoch)| epoch);
-        if given.is_none() {
-            self.incarnation += 1;
-        }
-    }
-
-    pub(super) fn incarnation(&self) -> u64 {
-        self.incarnation
     }
 
     /// Everything that ran is dead; what was reported is on disk.
@@ -91,7 +85,7 @@ impl Node {
     /// Kills what runs and takes no more under this registration.
     pub(super) fn fence(&mut self) -> Vec<TaskId> {
         self.epoch = None;
-        self.incarnation += 1;
+        self.asked += 1;
         std::mem::take(&mut self.running).into_keys().collect()
     }
 
