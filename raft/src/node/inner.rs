@@ -1,7 +1,7 @@
 //! The node behind its handles: its parts, its tasks and its end.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +36,7 @@ pub(crate) struct Inner {
     pub(crate) stopping: CancellationToken,
     pub(crate) tasks: Mutex<Vec<AbortHandle>>,
     numbers: AtomicU64,
+    is_stopping: AtomicBool,
 }
 
 impl std::fmt::Debug for Inner {
@@ -73,6 +74,7 @@ impl Inner {
             stopping: CancellationToken::new(),
             tasks: Mutex::default(),
             numbers: AtomicU64::new(0),
+            is_stopping: AtomicBool::new(false),
         }
     }
 
@@ -92,8 +94,22 @@ impl Inner {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Stops for good: no more votes, acknowledgements or answers.
-    pub(crate) async fn stop(&self, reason: String) {
+    /// Stops for good: no more votes, acknowledgements or answers. Waits until that is so.
+    pub(crate) async fn stop(self: &Arc<Self>, reason: String) {
+        if !self.is_stopping.swap(true, Ordering::AcqRel) {
+            // By a task of its own: whoever waits may give up.
+            let inner = Arc::clone(self);
+            tokio::spawn(async move {
+                inner.end().await;
+                inner.stopped.send_replace(Some(reason));
+                inner.abort_tasks();
+            });
+        }
+        // The sender is in our hands.
+        let _ = self.stopped.subscribe().wait_for(Option::is_some).await;
+    }
+
+    async fn end(&self) {
         self.stopping.cancel();
         self.proposals.close();
         if self.raft.shutdown().await.is_err() {
@@ -101,7 +117,7 @@ impl Inner {
         }
         self.leadership.send_modify(|known| known.leads = false);
         let replica = Arc::clone(&self.replica);
-        // What replay would have to repeat, and sled's locks.
+        // Saves replaying what the log has of it, and lets go of sled's files.
         let closed = tokio::task::spawn_blocking(move || {
             let index = *replica.applied.borrow();
             let checkpoint = replica.history.checkpoint(index);
@@ -111,13 +127,5 @@ impl Inner {
         if let Ok(Err(error)) = closed.await {
             tracing::warn!(%error, "the history was not made durable; the log will repair it");
         }
-        self.stopped.send_if_modified(|known| {
-            let first = known.is_none();
-            if first {
-                *known = Some(reason);
-            }
-            first
-        });
-        self.abort_tasks();
     }
 }
