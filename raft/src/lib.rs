@@ -8,6 +8,7 @@ mod history;
 pub mod identity;
 mod leadership;
 mod link;
+#[doc(hidden)] // for the tests of this crate
 pub mod log_store;
 mod membership;
 mod network;
@@ -21,7 +22,9 @@ mod rpc;
 mod snapshot;
 mod state_machine;
 mod status;
+#[doc(hidden)] // for the tests of this crate
 pub mod types;
+#[doc(hidden)] // for the tests of this crate
 pub mod wal;
 
 pub use error::{HistoryError, JoinError, OpenError, ProposeError};
