@@ -287,7 +287,6 @@ fn says_where_nobody_answers_and_what_to_type() {
     let user = User::new();
     user.types("quorate ls").exits(9).says("quorate server --dev");
     user.types("quorate ls --address nowhere:what").exits(2).says("--address http://HOST:PORT");
-    user.types("quorate describe").exits(6).says("no run was started from here");
 }
 
 #[test]
@@ -392,6 +391,7 @@ fn refusals_of_the_server_have_codes_and_a_next_step() {
     let _gate = one_at_a_time();
     let mut user = User::new();
     let _server = Server::start(&mut user);
+    user.types("quorate describe").exits(6).says("no run was started from here");
     let apply = "quorate apply -f examples/hello.quorate.yaml";
     user.types(apply).exits(0).prints("hello     v1       yes");
     user.types(apply).exits(0).prints("hello     v1       no");
@@ -446,7 +446,7 @@ fn a_worker_joins_and_leaves() {
     };
     until("it is live", || state("live"));
     let there = user.file("there.yaml", "tasks: [{id: a, runs_on: {gpu: yes}, run: echo here}]\n");
-    user.types(&format!("quorate submit {there} --wait")).exits(0).says("on hand");
+    user.types(&format!("quorate submit {there} --wait")).exits(0);
     worker.signal("TERM");
     worker.ends().exits(0);
     until("it is gone", || state("gone"));

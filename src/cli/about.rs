@@ -24,7 +24,7 @@ pub(super) async fn version(global: &Global, args: VersionArgs) -> anyhow::Resul
     let mut out = stdout();
     writeln!(out, "quorate {}", env!("CARGO_PKG_VERSION"))?;
     if args.server {
-        let server = connect::client(global)?.version().await?;
+        let server = connect::client(global).await?.version().await?;
         writeln!(out, "server {} (api {})", server.version, server.api)?;
     }
     out.flush()?;

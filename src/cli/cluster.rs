@@ -72,7 +72,7 @@ enum LeaderVerb {
 ///
 /// If the cluster does not answer, or does not do it.
 pub(super) async fn cluster(global: &Global, verb: ClusterVerb) -> anyhow::Result<Exit> {
-    let client = connect::client(global)?;
+    let client = connect::client(global).await?;
     let mut out = stdout();
     match verb {
         ClusterVerb::Status(args) => {

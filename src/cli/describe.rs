@@ -27,7 +27,7 @@ pub(super) struct DescribeArgs {
 ///
 /// If there is no such run, the cluster does not answer, or stdout cannot be written.
 pub(super) async fn describe(global: &Global, args: DescribeArgs) -> anyhow::Result<Exit> {
-    let client = connect::client(global)?;
+    let client = connect::client(global).await?;
     let id = connect::find_run(&client, args.run.strip_prefix("run/").unwrap_or(&args.run)).await?;
     let run = client.run(id).await?;
     let mut out = stdout();

@@ -1,6 +1,7 @@
 //! `ls` and `get`: looking things up.
 
 use std::io::Write as _;
+use std::str::FromStr;
 use std::time::Duration;
 
 use quorate_api::client::{Client, RunQuery};
@@ -77,7 +78,7 @@ fn limit(text: &str) -> Result<usize, String> {
 ///
 /// If the cluster does not answer, or stdout cannot be written.
 pub(super) async fn ls(global: &Global, args: LsArgs) -> anyhow::Result<Exit> {
-    let client = connect::client(global)?;
+    let client = connect::client(global).await?;
     let (mut out, now) = (stdout(), now_ms());
     let more = match (args.kind, &args.run) {
         (Kind::Runs, _) => {
@@ -130,9 +131,32 @@ fn query(args: &LsArgs, now_ms: u64) -> RunQuery {
 pub(super) struct GetArgs {
     /// run/ID, workflow/NAME, worker/ID or task/RUN/ID
     #[arg(value_name = "KIND/NAME")]
-    what: String,
+    what: Thing,
     #[command(flatten)]
     output: OutputArgs,
+}
+
+/// What can be got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Thing {
+    Run(String),
+    Workflow(String),
+    Worker(String),
+    Task { run: String, id: String },
+}
+
+impl FromStr for Thing {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let words: Vec<&str> = text.split('/').collect();
+        match words[..] {
+            ["run", id] => Ok(Self::Run(id.to_owned())),
+            ["workflow", name] => Ok(Self::Workflow(name.to_owned())),
+            ["worker", id] => Ok(Self::Worker(id.to_owned())),
+            ["task", run, id] => Ok(Self::Task { run: run.to_owned(), id: id.to_owned() }),
+            _ => Err("say run/ID, workflow/NAME, worker/ID or task/RUN/ID"),
+        }
+    }
 }
 
 /// Prints one thing.
@@ -141,30 +165,24 @@ pub(super) struct GetArgs {
 ///
 /// If there is no such thing, the cluster does not answer, or stdout cannot be written.
 pub(super) async fn get(global: &Global, args: GetArgs) -> anyhow::Result<Exit> {
-    let client = connect::client(global)?;
+    let client = connect::client(global).await?;
     let mut out = stdout();
-    let words: Vec<&str> = args.what.split('/').collect();
-    match words[..] {
-        ["run", id] => {
-            let run = client.run(connect::find_run(&client, id).await?).await?;
+    match args.what {
+        Thing::Run(id) => {
+            let run = client.run(connect::find_run(&client, &id).await?).await?;
             print_one(&mut out, &args.output, &run, now_ms())?;
         }
-        ["workflow", name] => {
-            let workflow = client.workflow(name).await?;
+        Thing::Workflow(name) => {
+            let workflow = client.workflow(&name).await?;
             print_one(&mut out, &args.output, &workflow, now_ms())?;
         }
-        ["worker", id] => {
-            let worker = client.worker(worker_id(&client, id).await?).await?;
+        Thing::Worker(id) => {
+            let worker = client.worker(worker_id(&client, &id).await?).await?;
             print_one(&mut out, &args.output, &worker, now_ms())?;
         }
-        ["task", run, id] => {
-            let task = client.task(connect::find_run(&client, run).await?, id).await?;
+        Thing::Task { run, id } => {
+            let task = client.task(connect::find_run(&client, &run).await?, &id).await?;
             print_one(&mut out, &args.output, &task, now_ms())?;
-        }
-        _ => {
-            let failure = Failure::new(Exit::Usage, format!("{:?} is no KIND/NAME", args.what));
-            let hint = "say run/ID, workflow/NAME, worker/ID or task/RUN/ID";
-            return Err(failure.hint(hint).into());
         }
     }
     out.flush()?;

@@ -15,6 +15,7 @@ use super::display::{self, Display};
 use super::exit::Exit;
 use super::output::{Format, OutputArgs, print_json, print_list};
 use super::run::{ParamArgs, exit_of};
+use super::scratch::Scratch;
 use super::signals::Interrupts;
 use super::watch::Follow;
 use super::{document, say, stdout};
@@ -56,8 +57,8 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     // Before anything is there that must not be left behind.
     let mut interrupts = Interrupts::new()?;
     crate::telemetry::init("error");
-    let dir = tempfile::Builder::new().prefix("quorate-run-").tempdir()?;
-    let server = Server::start(config(dir.path())?).await?;
+    let scratch = Scratch::new("quorate-run-")?;
+    let server = Server::start(config(scratch.path())?).await?;
     let outcome = on_node(&Client::new([server.url()])?, &start, &args, &mut interrupts).await;
     // Also where it failed: nothing that runs is left behind.
     server.shutdown().await;

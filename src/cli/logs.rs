@@ -49,10 +49,10 @@ pub(super) struct LogsArgs {
 ///
 /// If there is no such run, task or try, its worker cannot be reached, or stdout not written.
 pub(super) async fn logs(global: &Global, args: LogsArgs) -> anyhow::Result<Exit> {
-    let client = connect::client(global)?;
+    let client = connect::client(global).await?;
     let id = connect::find_run(&client, &args.run).await?;
     let mut printer = Printer::new(&args, stdout());
-    let mut logs = Logs::new(client.clone(), id, &args);
+    let mut logs = Logs::new(connect::patient(&client), id, &args);
     let run = client.run(id).await?;
     logs.look(&run).await?;
     if logs.seen.is_empty() && !args.follow {

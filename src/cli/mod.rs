@@ -19,6 +19,7 @@ mod output;
 mod progress;
 mod rows;
 mod run;
+mod scratch;
 mod signals;
 mod span;
 mod watch;

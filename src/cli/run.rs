@@ -95,7 +95,7 @@ impl ParamArgs {
 ///
 /// If it can't be started, or, with `--wait`, followed.
 pub(super) async fn submit(global: &Global, args: SubmitArgs) -> anyhow::Result<Exit> {
-    let client = connect::client(global)?;
+    let client = connect::client(global).await?;
     let start = start(&client, &args).await?;
     // From here on Ctrl-C is not the end: the run would go on unseen.
     let mut interrupts = args.wait.then(Interrupts::new).transpose()?;
@@ -162,7 +162,7 @@ async fn follow(
     timeout: Option<Duration>,
     interrupts: &mut Interrupts,
 ) -> anyhow::Result<Option<RunView>> {
-    let mut display = Display::new();
+    let (client, mut display) = (&connect::patient(client), Display::new());
     let mut follow = Follow::begin(client, id, &mut display).await?;
     let time_is_up = tokio::time::sleep(timeout.unwrap_or(Duration::MAX));
     tokio::pin!(time_is_up);
@@ -243,7 +243,7 @@ pub(super) struct WaitArgs {
 ///
 /// If there is no such run, the time is up, or nobody answers.
 pub(super) async fn wait(global: &Global, args: WaitArgs) -> anyhow::Result<Exit> {
-    let client = connect::client(global)?;
+    let client = connect::client(global).await?;
     let mut interrupts = Interrupts::new()?;
     let mut ids = Vec::new();
     for run in &args.runs {
@@ -288,7 +288,7 @@ pub(super) struct CancelArgs {
 ///
 /// If there is no such run, or it has ended.
 pub(super) async fn cancel(global: &Global, args: CancelArgs) -> anyhow::Result<Exit> {
-    let client = connect::client(global)?;
+    let client = connect::client(global).await?;
     let mut out = stdout();
     for run in &args.runs {
         let id = connect::find_run(&client, run).await?;

@@ -33,7 +33,7 @@ pub(super) async fn apply(global: &Global, args: ApplyArgs) -> anyhow::Result<Ex
         let parsed = document.parse()?;
         documents.push((parsed.name, document));
     }
-    let client = connect::client(global)?;
+    let client = connect::client(global).await?;
     let mut put = Vec::new();
     for (name, document) in documents {
         put.push(client.put_workflow(name.as_str(), &document.source, None).await?);

@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
+
+use super::super::scratch::Scratch;
 
 /// How long a worker may go unheard. Short, so that what ran on the killed node goes on soon.
 pub(super) const LEASE: &str = "2s";
@@ -23,9 +25,6 @@ const START_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a server may take to stop before it is killed.
 const STOP_DEADLINE: Duration = Duration::from_secs(3);
 
-/// How long the folder may resist being removed.
-const REMOVE_DEADLINE: Duration = Duration::from_secs(2);
-
 /// Between two looks at whether something has happened.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -39,9 +38,9 @@ const LISTENING: &str = "listening on ";
 /// removes the folder, whatever happened.
 #[derive(Debug)]
 pub(super) struct Nodes {
-    dir: Option<tempfile::TempDir>,
-    path: PathBuf,
     nodes: Vec<Node>,
+    // After the nodes: fields are dropped in this order.
+    scratch: Scratch,
 }
 
 /// One server.
@@ -61,14 +60,12 @@ impl Nodes {
     ///
     /// If there is no room for temporary files.
     pub(super) fn new() -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("quorate-demo-").tempdir()?;
-        let path = dir.path().to_owned();
-        Ok(Self { dir: Some(dir), path, nodes: Vec::new() })
+        Ok(Self { nodes: Vec::new(), scratch: Scratch::new("quorate-demo-")? })
     }
 
     /// The folder.
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        self.scratch.path()
     }
 
     /// Starts one more server, which founds a cluster if it is the first and else joins it.
@@ -79,14 +76,14 @@ impl Nodes {
     /// If it does not.
     pub(super) async fn start(&mut self) -> anyhow::Result<&Node> {
         let name = format!("node-{}", self.nodes.len() + 1);
-        let printed = self.path.join(format!("{name}.out"));
-        let log = self.path.join(format!("{name}.log"));
+        let printed = self.path().join(format!("{name}.out"));
+        let log = self.path().join(format!("{name}.log"));
         let mut command = Command::new(std::env::current_exe()?);
         command
             .args(["server", "--listen", "127.0.0.1:0", "--lease", LEASE])
             .args(["--election-timeout", ELECTION_TIMEOUT, "--slots", SLOTS, "--name", &name])
             .arg("--data")
-            .arg(self.path.join(&name))
+            .arg(self.path().join(&name))
             .stdin(Stdio::null())
             .stdout(File::create(&printed)?)
             .stderr(File::create(&log)?)
@@ -140,10 +137,7 @@ impl Nodes {
     /// Leaves the servers and the folder to the user. Answers the process ids of those that
     /// still run.
     pub(super) fn keep(mut self) -> Vec<u32> {
-        if let Some(dir) = self.dir.take() {
-            // Taken out of the guard, or it would be removed.
-            drop(dir.keep());
-        }
+        self.scratch.keep();
         let mut nodes = std::mem::take(&mut self.nodes);
         nodes.iter_mut().filter_map(|node| node.runs().then(|| node.child.id())).collect()
     }
@@ -155,13 +149,6 @@ impl Drop for Nodes {
             // Both fail only for a process that is gone already.
             drop(node.child.kill());
             drop(node.child.wait());
-        }
-        let Some(dir) = self.dir.take() else { return };
-        // What the servers had started is killed by their keepers in the next moment, and may
-        // write until then.
-        let deadline = Instant::now() + REMOVE_DEADLINE;
-        while std::fs::remove_dir_all(dir.path()).is_err() && Instant::now() < deadline {
-            std::thread::sleep(POLL);
         }
     }
 }
