@@ -99,6 +99,18 @@ impl Cluster {
         }
     }
 
+    /// Why a node does not start, once the one before has let go of its files.
+    pub(crate) async fn refusal(&mut self, number: usize, start: Start) -> String {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let refused = self.start(number, start).await.unwrap_err().to_string();
+            if !refused.contains("another process") || Instant::now() > deadline {
+                return refused;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     pub(crate) async fn start(&mut self, number: usize, start: Start) -> Result<(), OpenError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)

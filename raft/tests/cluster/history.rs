@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_model::command::{AdvanceClock, PruneHistory};
 use quorate_model::{Command, Retired, RunEnd, RunId};
-use quorate_raft::{HistoryQuery, Node, Options};
+use quorate_raft::{HistoryQuery, Node, Options, Start};
 
 use crate::harness::{
     Cluster, SOON, cancel, has_workflow, propose, put, run_id, start_run, wait_for,
@@ -77,7 +77,7 @@ async fn damaged_snapshot_is_passed_over_for_the_one_before() {
 
     cluster.stop(0).await;
     files(&cluster.path(0).join("snapshots")).iter().for_each(|file| damage(file));
-    let refused = cluster.start(0, quorate_raft::Start::Resume).await.unwrap_err().to_string();
+    let refused = cluster.refusal(0, Start::Resume).await;
     assert!(refused.contains("no snapshot in"), "{refused}");
 }
 

@@ -90,21 +90,9 @@ async fn directory_of_a_node_takes_no_other() {
     cluster.stop(0).await;
     let start = Start::Join { node_id: joined.node, cluster_id: joined.cluster };
     for start in [start, Start::Bootstrap] {
-        let refused = wait_for_refusal(&mut cluster, start).await;
+        let refused = cluster.refusal(0, start).await;
         assert!(refused.contains("a node lives here already"), "{refused}");
     }
     cluster.restart(0).await;
     cluster.leader().await;
-}
-
-/// The reason for which a node does not start, once the one before has let go of the files.
-async fn wait_for_refusal(cluster: &mut Cluster, start: Start) -> String {
-    let deadline = tokio::time::Instant::now() + SOON;
-    loop {
-        let refused = cluster.start(0, start).await.unwrap_err().to_string();
-        if !refused.contains("another process") || tokio::time::Instant::now() > deadline {
-            return refused;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
 }
