@@ -68,7 +68,7 @@ async fn damaged_snapshot_is_passed_over_for_the_one_before() {
     cluster.stop(0).await;
     let mut snapshots = files(&cluster.path(0).join("snapshots"));
     snapshots.sort();
-    assert_eq!(snapshots.len(), 2);
+    assert!(snapshots.len() >= 2, "{snapshots:?}");
     damage(snapshots.last().unwrap());
 
     cluster.restart(0).await;
