@@ -1,6 +1,7 @@
 //! The replicated log of Quorate: openraft on a write-ahead log, with history in sled.
 
 mod acknowledged;
+mod clock;
 pub mod codec;
 mod error;
 mod forward;

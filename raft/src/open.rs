@@ -146,8 +146,8 @@ async fn found_cluster(raft: &Raft, address: &str) -> Result<(), OpenError> {
 
 fn start_tasks(inner: &Arc<Inner>, options: &Options, log: watch::Receiver<Option<String>>) {
     let raft = || inner.raft.clone();
-    inner.spawn(run_batcher(Arc::clone(&inner.proposals), raft()));
     let replica = Arc::clone(&inner.replica);
+    inner.spawn(run_batcher(Arc::clone(&inner.proposals), raft(), Arc::clone(&replica)));
     inner.spawn(watch_leadership(raft(), replica, inner.leadership.clone()));
     inner.spawn(refill_history(Arc::downgrade(inner)));
     let snapshot_after_bytes = options.snapshot_after_bytes;

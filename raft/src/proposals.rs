@@ -11,7 +11,6 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
@@ -23,6 +22,7 @@ use tokio::time::Instant;
 use crate::codec;
 use crate::error::ProposeError;
 use crate::node::Raft;
+use crate::state_machine::Replica;
 use crate::types::{LogEntry, TypeConfig};
 
 /// The largest request, encoded: a definition of 10,000 tasks fits.
@@ -292,14 +292,13 @@ fn is_urgent(request: &Request) -> bool {
 }
 
 /// Proposes what is submitted, until dropped.
-pub(crate) async fn run_batcher(proposals: Arc<Proposals>, raft: Raft) {
+pub(crate) async fn run_batcher(proposals: Arc<Proposals>, raft: Raft, replica: Arc<Replica>) {
     let in_flight = Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT_MAX));
-    let mut clock = Clock::default();
     loop {
         let slot = Arc::clone(&in_flight).acquire_owned().await;
         let slot = slot.expect("the semaphore is never closed");
         let groups = proposals.next_batch().await;
-        propose(&proposals, &raft, &mut clock, groups, slot).await;
+        propose(&proposals, &raft, &replica, groups, slot).await;
     }
 }
 
@@ -307,7 +306,7 @@ pub(crate) async fn run_batcher(proposals: Arc<Proposals>, raft: Raft) {
 async fn propose(
     proposals: &Arc<Proposals>,
     raft: &Raft,
-    clock: &mut Clock,
+    replica: &Replica,
     groups: Vec<Group>,
     slot: OwnedSemaphorePermit,
 ) {
@@ -325,7 +324,7 @@ async fn propose(
     if groups.is_empty() {
         return;
     }
-    let entry = entry_of(clock.now(), &groups);
+    let entry = entry_of(replica.log_time(), &groups);
     let (responder, answered) = ProgressResponder::complete_only();
     proposals.counters.entries.fetch_add(1, Ordering::Relaxed);
     // In this very term only: what was checked above must hold when the entry is appended.
@@ -382,23 +381,10 @@ fn fail(groups: Vec<Group>, error: &ProposeError) {
     }
 }
 
-/// The wall clock, made never to go back.
-#[derive(Debug, Default)]
-struct Clock {
-    last: UnixMs,
-}
-
-impl Clock {
-    fn now(&mut self) -> UnixMs {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let now = UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
-        self.last = self.last.max(now);
-        self.last
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const HERE: Duration = Duration::from_millis(20);

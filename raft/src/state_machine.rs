@@ -13,10 +13,11 @@ use futures_util::{Stream, TryStreamExt};
 use openraft::alias::SnapshotOf;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use quorate_model::{Answer, Applied, Effect, Event, LogIndex, RunId, State};
+use quorate_model::{Answer, Applied, Effect, Event, LogIndex, RunId, State, UnixMs};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
+use crate::clock::LogClock;
 use crate::codec;
 use crate::error::OpenError;
 use crate::history::History;
@@ -48,6 +49,7 @@ pub(crate) struct Replica {
     pub(crate) snapshots: SnapshotStore,
     /// The newest snapshot.
     current: Mutex<Option<(SnapshotMeta, SnapshotFile)>>,
+    clock: LogClock,
     /// The last entry applied.
     pub(crate) applied: watch::Sender<LogIndex>,
     /// The term of the last entry applied.
@@ -97,6 +99,7 @@ impl Replica {
         Self {
             applied: watch::Sender::new(live.index()),
             applied_term: watch::Sender::new(live.term()),
+            clock: LogClock::default(),
             live: RwLock::new(live),
             history,
             snapshots,
@@ -117,6 +120,11 @@ impl Replica {
         let mut applied = self.applied.subscribe();
         let reached = applied.wait_for(|&applied| applied >= index);
         matches!(tokio::time::timeout_at(until, reached).await, Ok(Ok(_)))
+    }
+
+    /// What a leader stamps on an entry now.
+    pub(crate) fn log_time(&self) -> UnixMs {
+        self.clock.now(self.with_state(State::now))
     }
 
     /// Bytes of entries applied since a snapshot was begun.

@@ -1,6 +1,6 @@
 //! The leader's clock: sleeps until something falls due in the state, then says so.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use quorate_model::command::AdvanceClock;
 use quorate_model::{Command, UnixMs};
@@ -23,7 +23,7 @@ pub(super) async fn run(node: Node, term: u64, stop: CancellationToken) {
     loop {
         applied.borrow_and_update();
         let next = node.with_state(|state| state.next_deadline());
-        let wait = next.map_or(SLEEP_MAX, |at| wait_until(at, now()));
+        let wait = next.map_or(SLEEP_MAX, |at| wait_until(at, node.log_time()));
         if wait.is_zero() {
             let request = Command::AdvanceClock(AdvanceClock {}).into();
             let outcome = node.propose_as(term, vec![request], DEADLINE).await;
@@ -46,10 +46,4 @@ pub(super) async fn run(node: Node, term: u64, stop: CancellationToken) {
 
 fn wait_until(at: UnixMs, now: UnixMs) -> Duration {
     Duration::from_millis(at.since(now).0)
-}
-
-/// The wall clock of this node.
-pub(crate) fn now() -> UnixMs {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMs(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
 }

@@ -5,7 +5,7 @@ mod inner;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_model::{Event, LogIndex, Request, State};
+use quorate_model::{Event, LogIndex, Request, State, UnixMs};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
@@ -151,6 +151,12 @@ impl Node {
     #[must_use]
     pub fn history(&self) -> &History {
         &self.inner.replica.history
+    }
+
+    /// What this node would stamp on an entry now: its wall clock, or later if the log is.
+    #[must_use]
+    pub fn log_time(&self) -> UnixMs {
+        self.inner.replica.log_time()
     }
 
     /// The last entry that this node has applied.
