@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use quorate_api::backend::{Chunk, Read, ReadError};
 use quorate_model::command::ReportTask;
-use quorate_model::{Dispatch, DurationMs, Epoch, Json, Name, StopReason, WorkerId};
+use quorate_model::{Dispatch, DurationMs, Epoch, Json, Name, Registration, StopReason, WorkerId};
 use serde::{Deserialize, Serialize};
 
 /// What a worker says.
@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) enum FromWorker {
     /// Asks for a registration. Nothing that it was assigned before runs any more.
     Register {
-        /// Its id, if it has one.
-        worker: Option<WorkerId>,
+        /// The registration that it held last, if any.
+        last: Option<Registration>,
         /// For people.
         name: Name,
         /// Matched against the `runs_on` of tasks.

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use quorate_api::backend::{Chunk, Read, ReadError};
 use quorate_model::command::{EndLease, RegisterWorker, ReportTask};
 use quorate_model::{
-    Command, Dispatch, DurationMs, Effect, Epoch, LeaseEnd, Reply, Request, State, WorkerId,
+    Command, Dispatch, DurationMs, Effect, Epoch, LeaseEnd, Rejection, Reply, Request, State,
+    WorkerId,
 };
 use quorate_raft::{Effects, Node};
 use tokio::sync::broadcast::error::RecvError;
@@ -154,9 +155,9 @@ impl Sessions {
 
     async fn admit(&self, term: u64, greeting: FromWorker) -> Result<Admitted, ToWorker> {
         match greeting {
-            FromWorker::Register { worker, name, labels, slots } => {
+            FromWorker::Register { last, name, labels, slots } => {
                 let lease = self.lease;
-                let register = RegisterWorker { worker, name, labels, slots, lease };
+                let register = RegisterWorker { last, name, labels, slots, lease };
                 self.register(term, register).await
             }
             FromWorker::Resume { worker, epoch } => self.resume(term, worker, epoch).await,
@@ -185,7 +186,12 @@ impl Sessions {
                 Ok(Admitted { worker, epoch, lease })
             }
             Some(Err(rejection)) => {
-                let forget_id = matches!(rejection, quorate_model::Rejection::NoSuchWorker { .. });
+                // Forgotten, or it never heard of a registration that it got. As a new worker
+                // it can go on at once; what the old one had waits for its lease.
+                let forget_id = matches!(
+                    rejection,
+                    Rejection::NoSuchWorker { .. } | Rejection::StaleEpoch { .. }
+                );
                 Err(ToWorker::Refused { reason: rejection.to_string(), forget_id })
             }
             Some(Ok(_)) | None => Err(ToWorker::NotLeader { leader: None }),

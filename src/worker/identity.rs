@@ -5,10 +5,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use quorate_model::{Name, WorkerId};
+use quorate_model::{Name, Registration};
 
-/// The file with the id.
-const FILE: &str = "worker-id";
+/// The file with the registration.
+const FILE: &str = "registration";
 
 /// What a worker registers as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,18 +21,19 @@ pub(crate) struct Profile {
     pub(crate) slots: u32,
 }
 
-/// The id that the cluster gave, kept over restarts: a worker that comes back under it says
-/// that what it was assigned before runs no more, and nobody waits for its old lease.
+/// The registration that the cluster gave last, kept over restarts: a worker that names it
+/// when it comes back says that what it was assigned under it runs no more, and nobody waits
+/// for its old lease.
 ///
-/// Not synced: after a power cut a worker without its id is a new one, which costs a lease.
+/// Not synced: after a power cut a worker without it is a new one, which costs a lease.
 #[derive(Debug)]
 pub(crate) struct Identity {
     path: PathBuf,
-    known: Option<WorkerId>,
+    known: Option<Registration>,
 }
 
 impl Identity {
-    /// Reads it from `dir`. What a power cut left of the file counts as no id.
+    /// Reads it from `dir`. What a power cut left of the file counts as none.
     ///
     /// # Errors
     ///
@@ -44,7 +45,7 @@ impl Identity {
                 let known = whole(&bytes);
                 if known.is_none() {
                     let path = path.display();
-                    tracing::warn!(%path, "the file holds no worker id: this worker will be a new one");
+                    tracing::warn!(%path, "the file holds no registration: this is a new worker");
                 }
                 known
             }
@@ -54,57 +55,62 @@ impl Identity {
         Ok(Self { path, known })
     }
 
-    /// The id, if there is one.
-    pub(crate) fn known(&self) -> Option<WorkerId> {
+    /// The registration, if there is one.
+    pub(crate) fn known(&self) -> Option<Registration> {
         self.known
     }
 
-    /// Keeps the id that the cluster gave.
-    pub(crate) fn learn(&mut self, worker: WorkerId) {
-        if self.known.replace(worker) == Some(worker) {
+    /// Keeps the registration that the cluster gave.
+    pub(crate) fn learn(&mut self, given: Registration) {
+        if self.known.replace(given) == Some(given) {
             return;
         }
         let temporary = self.path.with_extension("new");
-        let written = fs::write(&temporary, format!("{worker}\n"));
+        let written = fs::write(&temporary, format!("{} {}\n", given.worker, given.epoch));
         if let Err(error) = written.and_then(|()| fs::rename(&temporary, &self.path)) {
-            tracing::warn!(%error, "the worker's id is not kept: a restart will make it a new one");
+            tracing::warn!(%error, "the registration is not kept: a restart makes a new worker");
         }
     }
 
-    /// The cluster does not know the id.
+    /// The cluster does not know it, or gave a newer one that was never heard of.
     pub(crate) fn forget(&mut self) {
         self.known = None;
         if let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!(%error, "the worker's old id cannot be removed");
+            tracing::warn!(%error, "the worker's old registration cannot be removed");
         }
     }
 }
 
-/// The id in a file that was written to its end: the beginning of one is another's.
-fn whole(bytes: &[u8]) -> Option<WorkerId> {
-    std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?.parse().ok()
+/// What is in a file that was written to its end: the beginning of a number is another one.
+fn whole(bytes: &[u8]) -> Option<Registration> {
+    let line = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?;
+    let (worker, epoch) = line.split_once(' ')?;
+    Some(Registration { worker: worker.parse().ok()?, epoch: epoch.parse().ok()? })
 }
 
 #[cfg(test)]
 mod tests {
+    use quorate_model::{Epoch, WorkerId};
+
     use super::*;
 
     #[test]
-    fn keeps_the_id_until_told_to_forget_it() {
+    fn keeps_the_registration_until_told_to_forget_it() {
         let dir = tempfile::tempdir().unwrap();
         let mut identity = Identity::open(dir.path()).unwrap();
         assert_eq!(identity.known(), None);
-        identity.learn(WorkerId(17));
+        let given = Registration { worker: WorkerId(17), epoch: Epoch(20) };
+        identity.learn(given);
         let mut identity = Identity::open(dir.path()).unwrap();
-        assert_eq!(identity.known(), Some(WorkerId(17)));
+        assert_eq!(identity.known(), Some(given));
         identity.forget();
         assert_eq!(Identity::open(dir.path()).unwrap().known(), None);
     }
 
     #[test]
-    fn what_a_power_cut_left_of_the_file_is_no_id() {
+    fn what_a_power_cut_left_of_the_file_is_none() {
         let dir = tempfile::tempdir().unwrap();
-        for left in [&b""[..], b"w1", b"\0\0\0\0", b"\xff\n"] {
+        for left in [&b""[..], b"w1 e2", b"w1\n", b"\0\0\0\0", b"\xff\n"] {
             fs::write(dir.path().join(FILE), left).unwrap();
             assert_eq!(Identity::open(dir.path()).unwrap().known(), None, "{left:?}");
         }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quorate_api::backend::{Read, ReadError};
-use quorate_model::{DurationMs, Epoch, WorkerId};
+use quorate_model::{DurationMs, Epoch, Registration, WorkerId};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -233,7 +233,7 @@ impl Session {
         let Profile { name, labels, slots } = self.profile.clone();
         let word = match held {
             Some(lease) => FromWorker::Resume { worker: lease.worker, epoch: lease.epoch },
-            None => FromWorker::Register { worker: self.identity.known(), name, labels, slots },
+            None => FromWorker::Register { last: self.identity.known(), name, labels, slots },
         };
         to_leader.send(word).await.map_err(|_| End::Closed)?;
         let answer = tokio::time::timeout(ANSWER_MAX, from_leader.recv()).await;
@@ -267,7 +267,7 @@ impl Session {
 
     fn registered(&mut self, worker: WorkerId, epoch: Epoch, span: DurationMs, sent_at: BootNs) {
         tracing::info!(%worker, %epoch, lease_ms = span.0, "registered");
-        self.identity.learn(worker);
+        self.identity.learn(Registration { worker, epoch });
         self.standing.grant(Lease::granted(worker, epoch, span, sent_at));
     }
 

@@ -29,7 +29,7 @@ pub(crate) async fn per_second(
         .map_err(|error| error.to_string())?;
     let (mut reader, mut writer) = connection.split();
     let name = "bench".parse().map_err(|_| "a worker's name is a name")?;
-    let register = FromWorker::Register { worker: None, name, labels: BTreeMap::new(), slots };
+    let register = FromWorker::Register { last: None, name, labels: BTreeMap::new(), slots };
     writer.send(&register).await.map_err(|error| error.to_string())?;
     let (mut recorded, mut sequence, mut begun) = (0, 0, None);
     while recorded < tasks {

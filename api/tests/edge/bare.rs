@@ -144,7 +144,7 @@ impl Bare {
     /// A worker with slots enough for every test.
     pub(crate) fn worker(&self) -> Holder {
         let register = RegisterWorker {
-            worker: None,
+            last: None,
             name: "w".parse().unwrap(),
             labels: BTreeMap::new(),
             slots: 100,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DurationMs, Epoch, Mark, Name, TaskId, UnixMs};
+use crate::{DurationMs, Epoch, Mark, Name, TaskId, UnixMs, WorkerId};
 
 /// How long a worker is remembered after its lease ended: a day, so that whoever comes in
 /// the next morning sees what is missing.
@@ -32,6 +32,15 @@ pub struct Worker {
     pub status: WorkerStatus,
     /// The tasks assigned to it.
     pub running: BTreeSet<TaskId>,
+}
+
+/// One registration of a worker: who, and the epoch that it was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Registration {
+    /// Who.
+    pub worker: WorkerId,
+    /// Void once the worker has a newer one.
+    pub epoch: Epoch,
 }
 
 /// Whether a worker may be given work.

@@ -52,8 +52,8 @@ impl Bench {
 
     fn register(&mut self) {
         let (name, lease) = (notation::name("node"), DurationMs(10_000));
-        let (worker, labels, slots) = (None, [].into(), 10_000);
-        let register = RegisterWorker { worker, name, labels, slots, lease };
+        let (last, labels, slots) = (None, [].into(), 10_000);
+        let register = RegisterWorker { last, name, labels, slots, lease };
         self.apply(vec![Command::RegisterWorker(register)]);
     }
 

@@ -42,13 +42,7 @@ fn start_with(run: RunId, definition: Definition, params: &str) -> Command {
 
 fn register(lease: u64) -> Command {
     let (name, lease) = (notation::name("node"), DurationMs(lease));
-    Command::RegisterWorker(RegisterWorker {
-        worker: None,
-        name,
-        labels: [].into(),
-        slots: 9,
-        lease,
-    })
+    Command::RegisterWorker(RegisterWorker { last: None, name, labels: [].into(), slots: 9, lease })
 }
 
 /// `count` tasks, each of which needs up to `edges` of those before it.

@@ -203,8 +203,8 @@ impl World {
     pub(super) async fn register(&mut self, id: Option<WorkerId>, epoch: u64) -> Line {
         let mut line = self.line().await;
         let said = line.next().await.unwrap();
-        let FromWorker::Register { worker, .. } = said else { panic!("no registration: {said:?}") };
-        assert_eq!(worker, id);
+        let FromWorker::Register { last, .. } = said else { panic!("no registration: {said:?}") };
+        assert_eq!(last.map(|last| last.worker), id);
         let (epoch, lease) = (Epoch(epoch), self.lease);
         line.say(ToWorker::Registered { worker: WorkerId(1), epoch, lease }).await;
         line

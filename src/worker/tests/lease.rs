@@ -33,8 +33,8 @@ async fn without_renewals_tasks_are_asked_then_killed_before_a_new_registration(
         drop(line);
         line = world.line().await;
         let said = line.next().await.unwrap();
-        if let FromWorker::Register { worker, .. } = said {
-            assert_eq!(worker, Some(WorkerId(1)));
+        if let FromWorker::Register { last, .. } = said {
+            assert_eq!(last.map(|last| last.worker), Some(WorkerId(1)));
             break;
         }
         let (worker, epoch) = (WorkerId(1), Epoch(10));

@@ -6,22 +6,21 @@ use serde::{Deserialize, Serialize};
 
 use super::{Rejection, Reply};
 use crate::state::{Output, State, Timer};
-use crate::{DurationMs, Epoch, Event, Name, Worker, WorkerId, WorkerStatus, settle};
+use crate::{DurationMs, Epoch, Event, Name, Registration, Worker, WorkerId, WorkerStatus, settle};
 
 /// More slots than any machine can use; keeps a typing error from taking all work.
 pub const SLOTS_MAX: u32 = 10_000;
 
 /// Registers a worker and gives it a new epoch.
 ///
-/// A worker that has an id says by this that nothing it was assigned before runs any more,
-/// so its old attempts are lost with this entry and need not wait for the lease. That must
-/// still be true when the entry is applied. So only the leader that the worker talks to
-/// proposes it, within its term, and never for a connection older than one that the worker
-/// was admitted on since: late, it would declare lost what the worker runs by then.
+/// A worker that was registered before says by this that nothing it was assigned under that
+/// registration runs any more, so those attempts are lost with this entry and need not wait
+/// for the lease. It names the registration that it speaks of: should it have a newer one
+/// when the entry is applied, the words came late, and would declare lost what it runs by now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegisterWorker {
-    /// Its id, if it was registered before.
-    pub worker: Option<WorkerId>,
+    /// The registration that it held last, if any. Must be the last that it was given.
+    pub last: Option<Registration>,
     /// For people.
     pub name: Name,
     /// Matched against the `runs_on` of tasks.
@@ -34,14 +33,18 @@ pub struct RegisterWorker {
 
 impl RegisterWorker {
     pub(super) fn apply(self, state: &mut State, output: &mut Output) -> Result<Reply, Rejection> {
-        let Self { worker, name, labels, slots, lease } = self;
+        let Self { last, name, labels, slots, lease } = self;
         if slots == 0 || slots > SLOTS_MAX {
             return Err(Rejection::BadSlots { slots });
         }
-        if let Some(worker) = worker.filter(|worker| !state.workers.contains_key(worker)) {
-            return Err(Rejection::NoSuchWorker { worker });
+        if let Some(Registration { worker, epoch }) = last {
+            let found = state.workers.get(&worker).ok_or(Rejection::NoSuchWorker { worker })?;
+            if found.epoch != epoch {
+                return Err(Rejection::StaleEpoch { worker, epoch });
+            }
         }
 
+        let worker = last.map(|last| last.worker);
         if let Some(worker) = worker {
             settle::lose_attempts(state, output, worker);
             keep_worker(state, worker);

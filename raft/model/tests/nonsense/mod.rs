@@ -7,7 +7,7 @@ use quorate_model::command::{
 };
 use quorate_model::{
     Attempt, Command, Dispatch, DurationMs, Effect, Epoch, FencingToken, IdempotencyKey, Json,
-    LeaseEnd, Outcome, Request, RunId, State, TaskId, Trigger, Usage, WorkerId,
+    LeaseEnd, Outcome, Registration, Request, RunId, State, TaskId, Trigger, Usage, WorkerId,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -74,7 +74,7 @@ impl Nonsense {
             7..=11 => Command::AssignTask(self.assign(state)),
             12 => Command::FailTask(FailTask { task: self.task(state), reason: String::new() }),
             13..=17 => Command::ReportTask(self.report()),
-            18 | 19 => Command::RegisterWorker(self.register()),
+            18 | 19 => Command::RegisterWorker(self.register(state)),
             20 => Command::EndLease(self.end_lease(state)),
             21 => Command::PruneHistory(PruneHistory { runs: vec![self.run()] }),
             22 => Command::MintNodeId(MintNodeId {}),
@@ -166,10 +166,13 @@ impl Nonsense {
         ReportTask { task, attempt, token, worker, epoch, outcome, usage: Usage::default() }
     }
 
-    fn register(&mut self) -> RegisterWorker {
-        let worker = self.dice.percent(50).then(|| WorkerId(self.dice.below(60)));
+    fn register(&mut self, state: &State) -> RegisterWorker {
+        let (worker, epoch) = (WorkerId(self.dice.below(60)), Epoch(self.dice.below(60)));
+        let known = state.workers().get(&worker).map(|found| found.epoch);
+        let epoch = if self.dice.percent(50) { known.unwrap_or(epoch) } else { epoch };
+        let last = self.dice.percent(50).then_some(Registration { worker, epoch });
         let (name, slots) = (notation::name("node"), self.small());
-        RegisterWorker { worker, name, labels: [].into(), slots, lease: DurationMs(1) }
+        RegisterWorker { last, name, labels: [].into(), slots, lease: DurationMs(1) }
     }
 
     fn end_lease(&mut self, state: &State) -> EndLease {

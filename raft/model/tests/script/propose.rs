@@ -13,8 +13,8 @@ use quorate_model::command::{
 use quorate_model::workflow::Definition;
 use quorate_model::{
     Answer, Applied, Attempt, Command, Dispatch, DurationMs, Effect, Epoch, Event, FencingToken,
-    IdempotencyKey, Json, LeaseEnd, Name, Outcome as Ended, Reply, Request, Trigger, Usage,
-    WorkerId,
+    IdempotencyKey, Json, LeaseEnd, Name, Outcome as Ended, Registration, Reply, Request, Trigger,
+    Usage, WorkerId,
 };
 use serde_json::json;
 
@@ -70,7 +70,7 @@ impl Script {
                 let reason = args.next_pos().unwrap_or_default().to_owned();
                 Command::CancelRun(CancelRun { run, reason })
             }
-            "register" => Command::RegisterWorker(register(args)?),
+            "register" => Command::RegisterWorker(self.register(args)?),
             "assign" => Command::AssignTask(self.assign(args)?),
             "fail" => {
                 let task = self.names.task(required(args, "task")?)?;
@@ -127,6 +127,19 @@ impl Script {
         let worker: WorkerId = next(args, "worker")?;
         let epoch = take(args, "epoch")?.unwrap_or_else(|| self.epoch(worker));
         Ok(AssignTask { task, worker, epoch, rendered: None })
+    }
+
+    fn register(&self, args: &mut Args<'_>) -> Outcome<RegisterWorker> {
+        let worker: Option<WorkerId> = args.next_pos().map(str::parse).transpose()?;
+        let epoch = take(args, "last")?;
+        let last = worker.map(|worker| {
+            let epoch = epoch.unwrap_or_else(|| self.epoch(worker));
+            Registration { worker, epoch }
+        });
+        let slots = take(args, "slots")?.unwrap_or(1);
+        let lease = DurationMs(take(args, "lease")?.unwrap_or(10_000));
+        let labels = labels(args)?;
+        Ok(RegisterWorker { last, name: notation::name("node"), labels, slots, lease })
     }
 
     fn epoch(&self, worker: WorkerId) -> Epoch {
@@ -190,14 +203,6 @@ fn put(args: &mut Args<'_>) -> Outcome<PutWorkflow> {
         definition.tasks[position].params = Json::new(&json!({"script": script}));
     }
     Ok(PutWorkflow { name, definition, expected_version })
-}
-
-fn register(args: &mut Args<'_>) -> Outcome<RegisterWorker> {
-    let worker = args.next_pos().map(str::parse).transpose()?;
-    let slots = take(args, "slots")?.unwrap_or(1);
-    let lease = DurationMs(take(args, "lease")?.unwrap_or(10_000));
-    let labels = labels(args)?;
-    Ok(RegisterWorker { worker, name: notation::name("node"), labels, slots, lease })
 }
 
 fn outcome(args: &mut Args<'_>) -> Outcome<Ended> {

@@ -249,9 +249,8 @@ impl World {
             // Before it registers or after: a report may well be the last of an old epoch.
             if self.nodes[at].registration().is_none() && (self.healed || self.dice.percent(50)) {
                 let (asked, register) = self.nodes[at].register();
-                // At the end: by the leader that it talks to, in the order in which it asked.
                 let register = Box::new(register);
-                self.to_leader.push(Proposal::Register { node: at, asked, register });
+                self.send(&Proposal::Register { node: at, asked, register });
             }
             for report in self.nodes[at].outbox.clone() {
                 if !self.healed && self.dice.percent(60) {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use quorate_model::command::{RegisterWorker, ReportTask};
 use quorate_model::{
-    Dispatch, DurationMs, Effect, Epoch, FencingToken, Outcome, TaskId, Usage, WorkerId,
+    Dispatch, DurationMs, Effect, Epoch, FencingToken, Outcome, Registration, TaskId, Usage,
+    WorkerId,
 };
 
 use crate::dice::Dice;
@@ -21,9 +22,10 @@ pub(super) struct Node {
     /// Only the first node can do everything.
     has_gpu: bool,
     slots: u64,
-    /// Its id, once it had one. Durable.
-    id: Option<WorkerId>,
-    epoch: Option<Epoch>,
+    /// The registration it was given last. Durable.
+    last: Option<Registration>,
+    /// Whether it takes work under it.
+    holds: bool,
     /// How often it asked to be registered: only the answer to the last time counts, for it
     /// comes on the last connection.
     asked: u64,
@@ -41,8 +43,8 @@ impl Node {
             just_stopped: None,
             has_gpu: position == 0,
             slots,
-            id: None,
-            epoch: None,
+            last: None,
+            holds: false,
             asked: 0,
             running: BTreeMap::new(),
             seen: BTreeMap::new(),
@@ -51,7 +53,8 @@ impl Node {
 
     /// Under which id and epoch it takes work, if it is up and registered.
     pub(super) fn registration(&self) -> Option<(WorkerId, Epoch)> {
-        if self.up { Some((self.id?, self.epoch?)) } else { None }
+        let last = self.last.filter(|_| self.up && self.holds);
+        last.map(|last| (last.worker, last.epoch))
     }
 
     /// Asks to be registered: nothing runs here.
@@ -59,7 +62,7 @@ impl Node {
         self.asked += 1;
         let gpu = [(notation::name("gpu"), "yes".to_owned())];
         let register = RegisterWorker {
-            worker: self.id,
+            last: self.last,
             name: notation::name("node"),
             labels: if self.has_gpu { gpu.into() } else { [].into() },
             slots: u32::try_from(self.slots).expect("a handful"),
@@ -68,11 +71,11 @@ impl Node {
         (self.asked, register)
     }
 
-    /// It is answered; `None` if its id is not known any more.
+    /// It is answered; `None` if what it held last is not what it was given last.
     pub(super) fn registered(&mut self, asked: u64, given: Option<(WorkerId, Epoch)>) {
         if self.up && asked == self.asked {
-            self.id = given.map(|(worker, _)| worker);
-            self.epoch = given.map(|(_, epoch)| epoch);
+            self.last = given.map(|(worker, epoch)| Registration { worker, epoch });
+            self.holds = given.is_some();
         }
     }
 
@@ -84,7 +87,7 @@ impl Node {
 
     /// Kills what runs and takes no more under this registration.
     pub(super) fn fence(&mut self) -> Vec<TaskId> {
-        self.epoch = None;
+        self.holds = false;
         self.asked += 1;
         std::mem::take(&mut self.running).into_keys().collect()
     }
