@@ -45,8 +45,8 @@ impl Etcd {
         let peer = |at: usize| format!("http://127.0.0.1:{}", peer_ports[at]);
         let cluster: Vec<String> = (0..nodes).map(|at| format!("n{at}={}", peer(at))).collect();
         let mut servers = Vec::new();
-        for at in 0..nodes {
-            let client = format!("http://127.0.0.1:{}", client_ports[at]);
+        for (at, port) in client_ports.iter().enumerate() {
+            let client = format!("http://127.0.0.1:{port}");
             let server = Command::new("etcd")
                 .args(["--name", &format!("n{at}"), "--log-level", "error"])
                 .arg("--data-dir")
@@ -88,21 +88,21 @@ impl Etcd {
         let begun = Instant::now();
         let mut writers = tokio::task::JoinSet::new();
         for writer in 0..in_flight {
-            let mut connection = connections[writer % connections.len()].clone();
-            writers.spawn(async move {
-                let mut done = 0_u64;
-                while begun.elapsed() < during {
-                    if put(&mut connection, writer).await.is_none() {
-                        break;
-                    }
-                    done += 1;
-                }
-                done
-            });
+            let connection = connections[writer % connections.len()].clone();
+            writers.spawn(put_until(connection, writer, begun + during));
         }
         let done: u64 = writers.join_all().await.into_iter().sum();
         crate::report::ratio(done, begun.elapsed())
     }
+}
+
+/// Puts again and again until then, or until one fails; how many succeeded.
+async fn put_until(mut connection: SendRequest<Bytes>, writer: usize, end: Instant) -> u64 {
+    let mut done = 0;
+    while Instant::now() < end && put(&mut connection, writer).await.is_some() {
+        done += 1;
+    }
+    done
 }
 
 async fn free_ports(count: usize) -> Option<Vec<u16>> {

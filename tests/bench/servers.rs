@@ -100,10 +100,10 @@ impl Servers {
 
     /// Ends one of them with SIGKILL.
     pub(crate) fn kill(&mut self, at: usize) {
-        drop(self.children[at].kill());
-        drop(self.children[at].wait());
         self.addresses.remove(at);
-        self.children.remove(at);
+        let mut child = self.children.remove(at);
+        drop(child.kill());
+        drop(child.wait());
     }
 
     /// The process ids.
