@@ -92,7 +92,8 @@ impl Bars {
     }
 
     fn show(&mut self, progress: &Progress) {
-        let shown: Vec<_> = progress.running().take(BARS_MAX).collect();
+        let (shown, width) = (progress.running().take(BARS_MAX), progress.id_width());
+        let shown: Vec<_> = shown.collect();
         self.running.retain(|id, bar| {
             let stays = shown.iter().any(|task| &task.id == id);
             if !stays {
@@ -102,8 +103,10 @@ impl Bars {
         });
         for task in shown {
             let (all, total) = (&self.all, &self.total);
-            let bar =
-                self.running.entry(task.id.clone()).or_insert_with(|| spinner(all, total, task));
+            let bar = self
+                .running
+                .entry(task.id.clone())
+                .or_insert_with(|| spinner(all, total, task, width));
             bar.set_message(task.sentence());
         }
         let counts = progress.counts();
@@ -122,12 +125,14 @@ impl Bars {
     }
 }
 
-fn spinner(all: &MultiProgress, total: &ProgressBar, task: &TaskNow) -> ProgressBar {
-    let bar = all.insert_before(total, ProgressBar::new_spinner());
-    bar.set_style(style("{spinner} {prefix}  {msg}  {elapsed}"));
-    bar.set_prefix(task.id.clone());
+fn spinner(all: &MultiProgress, total: &ProgressBar, task: &TaskNow, width: usize) -> ProgressBar {
     // Backdated, so that a task that was joined late does not look young.
-    let bar = bar.with_elapsed(Duration::from_millis(task.took_ms.unwrap_or(0)));
+    let bar = ProgressBar::new_spinner()
+        .with_style(style("{spinner} {prefix}  {msg}  {elapsed}"))
+        .with_prefix(format!("{:<width$}", task.id))
+        .with_message(task.sentence())
+        .with_elapsed(Duration::from_millis(task.took_ms.unwrap_or(0)));
+    let bar = all.insert_before(total, bar);
     bar.enable_steady_tick(TICK);
     bar
 }

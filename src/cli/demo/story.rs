@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::super::display::{self, Display};
 use super::super::exit::Exit;
 use super::super::output::{BOLD, Cell, DIM, GREEN, PLAIN, RED, Table, YELLOW};
+use super::super::progress::Counts;
 use super::super::watch::Follow;
 use super::super::{say, span, stdout};
 use super::ledger;
@@ -146,7 +147,7 @@ async fn follow(
     while !follow.has_ended() {
         follow.step(&mut display).await?;
         let counts = follow.progress().counts();
-        if kill.is_none() && counts.ended * 3 >= counts.all && counts.running > 0 {
+        if kill.is_none() && is_in_the_middle(counts) {
             kill = kill_leader(client, nodes, ids, &follow, &display).await?;
         }
     }
@@ -154,6 +155,12 @@ async fn follow(
     say(display::summary(follow.run()));
     let kill = kill.context("the run was over before the leader could be killed")?;
     Ok((follow.run().clone(), kill))
+}
+
+/// A third has ended, and enough runs that some of it is likely to run on the leader's node.
+fn is_in_the_middle(counts: Counts) -> bool {
+    let enough = if counts.ended * 2 >= counts.all { 1 } else { NODES };
+    counts.ended * 3 >= counts.all && counts.running >= enough
 }
 
 /// Kills whoever leads, and waits until another does. `None` if nobody leads just now.
