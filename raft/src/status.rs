@@ -1,5 +1,6 @@
 //! The node and its cluster, as this node sees them.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use openraft::Instant as _;
@@ -52,7 +53,8 @@ pub struct Member {
     pub id: u64,
     /// Where it listens.
     pub address: String,
-    /// Whether it has a vote.
+    /// Whether it has a vote, for certain: in a committed membership, and not only in one of
+    /// the two that count while it changes.
     pub voter: bool,
     /// Whether it is to get a vote once it has caught up, or has one by that.
     pub wants_vote: bool,
@@ -66,17 +68,27 @@ impl Inner {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let index = |id: &Option<crate::types::LogId>| id.as_ref().map_or(0, |id| id.index);
         let leads = self.leadership.borrow().leads;
-        let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
+        // While the membership changes, a vote counts only where both the old and the new
+        // voters have it. Who waits for all to vote must not be told so too early: as long as
+        // the old voters are needed, fewer can be spared than it seems.
+        let memberships = [&metrics.membership_config, &metrics.committed_membership_config];
+        let configs = memberships.map(|stored| stored.membership().get_joint_config());
+        let votes = |id: &u64| configs.iter().all(|all| all.iter().all(|one| one.contains(id)));
+        let alone_in = |config: &BTreeSet<u64>| config.len() == 1 && config.contains(&self.id);
         let acked = metrics.last_quorum_acked.as_ref().map(|acked| acked.elapsed());
-        let alone = voters == [self.id];
-        let last_contact = if metrics.state.is_leader() { acked } else { self.contact.age() };
+        let alone = configs.iter().all(|all| all.iter().all(alone_in));
+        let last_contact = match metrics.state.is_leader() {
+            true if alone => Some(Duration::ZERO),
+            true => acked,
+            false => self.contact.age(),
+        };
         let fresh = last_contact.is_some_and(|age| age <= 2 * self.election_max);
         let members = metrics.membership_config.membership().nodes().map(|(&id, node)| {
             let matched = metrics.replication.as_ref().and_then(|all| all.get(&id));
             Member {
                 id,
                 address: node.address.clone(),
-                voter: voters.contains(&id),
+                voter: votes(&id),
                 wants_vote: node.wants_vote,
                 matched_index: matched.and_then(|matched| matched.as_ref().map(|id| id.index)),
             }
