@@ -37,10 +37,17 @@ struct Ran {
     err: String,
 }
 
-/// A command that runs.
+/// A command that runs. Killed when dropped, as by a test that fails.
 struct Running {
     child: Child,
-    streams: [JoinHandle<String>; 2],
+    streams: Option<[JoinHandle<String>; 2]>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
 }
 
 impl User {
@@ -70,7 +77,7 @@ impl User {
             read(child.stdout.take().expect("stdout is a pipe")),
             read(child.stderr.take().expect("stderr is a pipe")),
         ];
-        Running { child, streams }
+        Running { child, streams: Some(streams) }
     }
 
     fn command(&self, line: &str) -> Command {
@@ -115,7 +122,8 @@ fn read(mut stream: impl std::io::Read + Send + 'static) -> JoinHandle<String> {
 impl Running {
     fn ends(mut self) -> Ran {
         let status = self.status();
-        let [out, err] = self.streams.map(|stream| stream.join().unwrap());
+        let streams = self.streams.take().expect("a command ends once");
+        let [out, err] = streams.map(|stream| stream.join().unwrap());
         Ran { code: status.code(), out, err }
     }
 
@@ -125,10 +133,7 @@ impl Running {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            if Instant::now() > deadline {
-                self.child.kill().unwrap();
-                panic!("a command took longer than {DEADLINE:?}");
-            }
+            assert!(Instant::now() < deadline, "a command took longer than {DEADLINE:?}");
             thread::sleep(POLL);
         }
     }
