@@ -5,11 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use quorate_api::backend::Backend;
 use quorate_raft::codec::{self, Service};
 use quorate_raft::{Node, Options, Start, Timing};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
@@ -24,8 +27,12 @@ use crate::worker::{self, Worker, WorkerHandle, WorkerOptions};
 /// How long a connection may take to say what it is.
 const FIRST_BYTES_MAX: Duration = Duration::from_secs(10);
 
-/// HTTP connections that wait to be taken up.
-const HTTP_BACKLOG: usize = 1_024;
+/// How long the head of an HTTP request may take, and how long a connection may wait for the
+/// next: those who dawdle must not use up the connections.
+const HEADERS_MAX: Duration = Duration::from_secs(30);
+
+/// Connections at once, of any kind: well below the descriptors that a process may have.
+const CONNECTIONS_MAX: usize = 8_192;
 
 /// Between two tries to accept after the system refused one: it has no descriptors left.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -105,8 +112,14 @@ impl Server {
         let backend = Arc::new(NodeBackend::new(node.clone(), Arc::clone(&sessions), probe));
 
         let tasks = TaskTracker::new();
-        let http = serve_http(Arc::clone(&backend), address, &tasks, &stop);
-        let door = Door { node: node.clone(), sessions: Arc::clone(&sessions), backend, http };
+        let edge: Arc<dyn Backend> = backend.clone();
+        let door = Door {
+            node: node.clone(),
+            sessions: Arc::clone(&sessions),
+            backend,
+            app: quorate_api::router(edge),
+            free: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        };
         tasks.spawn(Arc::new(door).accept(listener, stop.clone()));
         tasks.spawn(leader::run(node.clone(), sessions, stop.clone()));
         tasks.close();
@@ -125,7 +138,7 @@ impl Server {
         self.node.stopped().await
     }
 
-    /// Stops: leadership is handed over, then the worker's lease is given back, then the rest.
+    /// Stops: the worker's lease is given back, then leadership is handed over, then the rest.
     pub(crate) async fn shutdown(self) {
         if let Some(worker) = self.worker {
             worker.stop(DRAIN).await;
@@ -182,12 +195,15 @@ struct Door {
     node: Node,
     sessions: Arc<Sessions>,
     backend: Arc<NodeBackend>,
-    http: mpsc::Sender<(TcpStream, SocketAddr)>,
+    app: axum::Router,
+    free: Arc<Semaphore>,
 }
 
 impl Door {
     async fn accept(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
         loop {
+            let free = Arc::clone(&self.free).acquire_owned().await;
+            let free = free.expect("the semaphore is never closed");
             let accepted = tokio::select! {
                 () = stop.cancelled() => return,
                 accepted = listener.accept() => accepted,
@@ -196,6 +212,7 @@ impl Door {
                 Ok((stream, from)) => {
                     let (door, stop) = (Arc::clone(&self), stop.clone());
                     tokio::spawn(async move {
+                        let _free = free;
                         tokio::select! {
                             () = stop.cancelled() => {}
                             () = door.admit(stream, from) => {}
@@ -220,9 +237,21 @@ impl Door {
                     warn!(%from, %error, "connection refused");
                 }
             }
-            Ok(Ok(false)) => drop(self.http.send((stream, from)).await),
+            Ok(Ok(false)) => self.serve_http(stream, from).await,
             Ok(Err(error)) => debug!(%from, %error, "connection lost"),
             Err(_) => debug!(%from, "connection said nothing"),
+        }
+    }
+
+    async fn serve_http(&self, stream: TcpStream, from: SocketAddr) {
+        let service = TowerToHyperService::new(self.app.clone());
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADERS_MAX)
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+        if let Err(error) = served {
+            debug!(%from, %error, "connection lost");
         }
     }
 
@@ -249,52 +278,6 @@ async fn begins_with_magic(stream: &TcpStream) -> io::Result<bool> {
         // Part of the magic has come; the rest is on its way.
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-}
-
-/// HTTP connections, as they are handed on by the door.
-struct Handed {
-    connections: mpsc::Receiver<(TcpStream, SocketAddr)>,
-    address: SocketAddr,
-}
-
-impl axum::serve::Listener for Handed {
-    type Io = TcpStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        match self.connections.recv().await {
-            Some(connection) => connection,
-            // The door is closed; so is this, as soon as the server is told.
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        Ok(self.address)
-    }
-}
-
-fn serve_http(
-    backend: Arc<NodeBackend>,
-    address: SocketAddr,
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
-) -> mpsc::Sender<(TcpStream, SocketAddr)> {
-    let (sender, connections) = mpsc::channel(HTTP_BACKLOG);
-    let backend: Arc<dyn Backend> = backend;
-    let app = quorate_api::router(backend);
-    let stop = stop.clone();
-    tasks.spawn(async move {
-        let server = axum::serve(Handed { connections, address }, app);
-        tokio::select! {
-            // Open streams end here; their clients know how to go on elsewhere.
-            () = stop.cancelled() => {}
-            result = server => if let Err(error) = result {
-                warn!(%error, "the API has stopped");
-            }
-        }
-    });
-    sender
 }
 
 /// The worker of this node asks this node, since it knows the leader.
