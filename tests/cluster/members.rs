@@ -12,7 +12,7 @@ fn a_rolling_restart_begins_no_task_again() {
     cluster.start_worker("far", &["--slots", "8"]);
     let long = cluster.client.submit(LONG_THEN_NEXT);
     cluster.await_start(&long, "long");
-    let mut runs = vec![long.clone()];
+    let mut runs = vec![long];
     for node in 0..3 {
         runs.push(cluster.client.submit(&chain(4, 10)));
         let status = cluster.nodes[node].terminate();
