@@ -1,9 +1,9 @@
 //! The leader dies, at every bad moment.
 //!
-//! Of the failure list, here by real processes: T3, T9, T10, T13. Below this level, where the
-//! bad moment can be hit every time: T4 and T5 (a start that is sent twice) and T35 (a lease
-//! ended under another's name) in the tests of `src/leader` and `src/worker`, T11 (reports out
-//! of order) in the golden scripts of the model.
+//! Of the failure list, here by real processes: T3, T9, T10, T13. One level below, where the bad
+//! moment is hit every time: T4 and T5, a start that is sent twice, and T11, words that come
+//! late, in `src/worker/tests/orders.rs`; T11 and T35, a lease ended under another's name, in the
+//! golden scripts of the model.
 
 use crate::harness::{Cluster, Options};
 use crate::tasks::{LONG_THEN_NEXT, SHORT, chain, task};

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -138,7 +139,7 @@ impl Cluster {
         let host = u8::try_from(host).expect("a test has few hosts");
         let (namespace, address) = match &self.network {
             Some(network) => (Some(network.namespace(host)), network.address(host)),
-            None => (None, Ipv4Addr::LOCALHOST),
+            None => (None, own_address()),
         };
         let (home, listen) = (home.unwrap_or_else(|| folder.join("data")), (address, 0).into());
         Setup { name, verb, folder, home, namespace, flags, listen }
@@ -254,6 +255,15 @@ impl Drop for Cluster {
         // Nothing of a test may outlive it, whatever it has proven about that.
         super::node::kill_all(&self.ledger.processes_left());
     }
+}
+
+/// An address on loopback that is a node's alone. Connections go out from 127.0.0.1, so that
+/// none can take the port of a node that is down for a moment.
+fn own_address() -> Ipv4Addr {
+    static GIVEN: AtomicU8 = AtomicU8::new(0);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let last = GIVEN.fetch_add(1, Ordering::Relaxed) % 250 + 1;
+    Ipv4Addr::new(127, 1 + high % 200, low, last)
 }
 
 /// A folder for a test, gone when it is.
