@@ -8,11 +8,11 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// Addresses of one network: a quarter of what its process has.
-const ADDRESSES: u8 = 64;
+/// Addresses of one network: an eighth of what its process has.
+const ADDRESSES: u8 = 32;
 
 /// Networks that one process can have.
-const NETWORKS_MAX: u8 = 4;
+const NETWORKS_MAX: u8 = 8;
 
 /// A hardware address that no host has.
 const NOBODY: &str = "02:00:00:00:00:01";
@@ -27,7 +27,7 @@ pub(crate) struct Network {
     prefix: String,
     /// The first three numbers of every address.
     subnet: [u8; 3],
-    /// The first of the 64 addresses of this network.
+    /// The first of the 32 addresses of this network.
     base: u8,
     hosts: u8,
 }
@@ -56,7 +56,7 @@ impl Network {
     fn set_up(&self) -> Result<(), String> {
         let bridge = self.bridge();
         ip(&format!("link add {bridge} type bridge"))?;
-        ip(&format!("addr add {}/26 dev {bridge}", self.number(62)))?;
+        ip(&format!("addr add {}/27 dev {bridge}", self.number(30)))?;
         ip(&format!("link set {bridge} up"))?;
         for host in 0..self.hosts {
             let (namespace, link) = (self.namespace(host), self.link(host));
@@ -64,7 +64,7 @@ impl Network {
             ip(&format!("link add {link} type veth peer name eth0 netns {namespace}"))?;
             ip(&format!("link set {link} master {bridge}"))?;
             ip(&format!("link set {link} up"))?;
-            ip(&format!("-n {namespace} addr add {}/26 dev eth0", self.address(host)))?;
+            ip(&format!("-n {namespace} addr add {}/27 dev eth0", self.address(host)))?;
             ip(&format!("-n {namespace} link set eth0 up"))?;
             ip(&format!("-n {namespace} link set lo up"))?;
         }
