@@ -27,6 +27,9 @@ use crate::worker::{self, Worker, WorkerHandle, WorkerOptions};
 /// How long a connection may take to say what it is.
 const FIRST_BYTES_MAX: Duration = Duration::from_secs(10);
 
+/// Between two looks at a connection that has said too little: it is rare, and on its way.
+const PEEK_AGAIN: Duration = Duration::from_millis(10);
+
 /// How long the head of an HTTP request may take, and how long a connection may wait for the
 /// next: those who dawdle must not use up the connections.
 const HEADERS_MAX: Duration = Duration::from_secs(30);
@@ -275,8 +278,8 @@ async fn begins_with_magic(stream: &TcpStream) -> io::Result<bool> {
         if length == first.len() || length == 0 || !codec::MAGIC.starts_with(&first[..length]) {
             return Ok(first == codec::MAGIC);
         }
-        // Part of the magic has come; the rest is on its way.
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        // Part of the magic has come. The system cannot tell when the rest is here.
+        tokio::time::sleep(PEEK_AGAIN).await;
     }
 }
 
