@@ -1,11 +1,12 @@
 //! Where an attempt lives on disk.
 //!
 //! ```text
-//! attempts/<run>/<task index>-<attempt>/work/        where it runs; removed afterwards
-//!                                       script       what it runs, if that is long; ditto
-//!                                       output       what it puts out; ditto
-//!                                       log          stdout and stderr, if there was any
-//!                                       artifacts/   the files that are kept, if any
+//! attempts/<run>/<task index>-<attempt>
+//! ├── work        where it runs; removed afterwards
+//! ├── script      what it runs, if that is long; ditto
+//! ├── output      what it puts out; ditto
+//! ├── log         stdout and stderr, if there was any
+//! └── artifacts   the files that are kept, if any
 //! ```
 //! Names are built from ids only. A directory that would be empty is not kept: an attempt
 //! without one, in a run that has one, printed nothing.
