@@ -4,40 +4,31 @@
 //! worker once its registration is committed, passes orders down and reports up, and
 //! extends leases by rule R2: only after a quorum has confirmed that this node still leads.
 
+mod orders;
+mod reads;
+mod renewals;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use quorate_api::backend::{Chunk, Read, ReadError};
-use quorate_model::command::{EndLease, RegisterWorker, ReportTask};
-use quorate_model::{
-    Command, Dispatch, DurationMs, Effect, Epoch, LeaseEnd, Rejection, Reply, Request, State,
-    WorkerId,
-};
-use quorate_raft::{Effects, Node};
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use quorate_api::backend::{Chunk, ReadError};
+use quorate_model::command::{RegisterWorker, ReportTask};
+use quorate_model::{Command, DurationMs, Epoch, Rejection, Reply, WorkerId};
+use quorate_raft::Node;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::leases::Leases;
 use crate::link::Link;
-use crate::protocol::{FromWorker, StartTask, ToWorker};
+use crate::protocol::{FromWorker, ToWorker};
 
 /// How long a worker may take for its first words.
 const GREETING_MAX: Duration = Duration::from_secs(5);
 
 /// How long a proposal may take; the worker repeats what got no answer.
 const DEADLINE: Duration = Duration::from_secs(5);
-
-/// Between two tries to end a lease.
-const RETRY_AFTER: Duration = Duration::from_millis(100);
-
-/// What a read may take longer than it was told to wait.
-const READ_MARGIN: Duration = Duration::from_secs(5);
-
-/// Reads that may be under way at once.
-const READS_MAX: usize = 1_024;
 
 type WorkerLink = Link<FromWorker, ToWorker>;
 
@@ -311,38 +302,6 @@ impl Sessions {
         }
     }
 
-    async fn renew(
-        &self,
-        term: u64,
-        from: Admitted,
-        outgoing: &mpsc::Sender<ToWorker>,
-        sent_at: u64,
-        received_at: Instant,
-    ) {
-        if let Err(error) = self.node.confirm_leadership(term, DEADLINE).await {
-            debug!(worker = %from.worker, %error, "no renewal without a quorum");
-            return;
-        }
-        let Admitted { worker, epoch, .. } = from;
-        let holds = |state: &State| {
-            state
-                .workers()
-                .get(&worker)
-                .is_some_and(|found| found.is_live() && found.epoch == epoch)
-        };
-        if !self.node.with_state(holds) {
-            let reason = format!("{worker} no longer holds {epoch}");
-            drop(outgoing.try_send(ToWorker::Refused { reason, forget_id: false }));
-            return;
-        }
-        // Granted and said under one lock, which the end of a lease takes as well.
-        let mut open = self.open();
-        let in_term = open.term.as_ref().is_some_and(|now| now.number == term);
-        if in_term && open.leases.renew(worker, epoch, received_at) {
-            drop(outgoing.try_send(ToWorker::Renewed { sent_at }));
-        }
-    }
-
     async fn record(
         &self,
         term: u64,
@@ -364,169 +323,4 @@ impl Sessions {
             Err(error) => debug!(%task, %error, "report not recorded"),
         }
     }
-
-    async fn release(&self, term: u64, from: Admitted) {
-        let Admitted { worker, epoch, .. } = from;
-        self.end_lease(term, worker, epoch, LeaseEnd::Released).await;
-        let session = self.open().sessions.remove(&worker);
-        if let Some(session) = session {
-            session.end.cancel();
-        }
-    }
-
-    /// Commits the end of a lease; whether it is in the log.
-    async fn end_lease(&self, term: u64, worker: WorkerId, epoch: Epoch, cause: LeaseEnd) -> bool {
-        let request: Request = Command::EndLease(EndLease { worker, epoch, cause }).into();
-        match self.node.propose_as(term, vec![request], DEADLINE).await {
-            // A refusal says that it had ended before.
-            Ok(_) => {
-                info!(%worker, %epoch, ?cause, "lease ended");
-                self.open().leases.end(worker, epoch);
-                true
-            }
-            Err(error) => {
-                debug!(%worker, %error, "the end of the lease is not in the log");
-                false
-            }
-        }
-    }
-
-    /// Ends the leases of workers that were not heard, until the term ends.
-    pub(super) async fn watch_leases(self: Arc<Self>, term: u64, stop: CancellationToken) {
-        let mut arrivals = self.arrivals();
-        loop {
-            let due = self.open().leases.take_due(Instant::now());
-            let mut pending = false;
-            for (worker, epoch) in due {
-                pending |= !self.end_lease(term, worker, epoch, LeaseEnd::Expired).await;
-                if stop.is_cancelled() {
-                    return;
-                }
-            }
-            let next = self.open().leases.next_end();
-            let wait = async {
-                match next {
-                    Some(_) if pending => tokio::time::sleep(RETRY_AFTER).await,
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = wait => {}
-                changed = arrivals.changed() => if changed.is_err() { return },
-            }
-        }
-    }
-
-    /// Passes on what entries ask for, until the term ends.
-    pub(super) async fn carry_out(
-        self: Arc<Self>,
-        mut effects: broadcast::Receiver<Arc<Effects>>,
-        stop: CancellationToken,
-    ) {
-        loop {
-            let next = tokio::select! {
-                () = stop.cancelled() => return,
-                next = effects.recv() => next,
-            };
-            match next {
-                Ok(next) => next.effects.iter().for_each(|effect| self.order(effect)),
-                // What the missed ones asked for is still outstanding.
-                Err(RecvError::Lagged(_)) => {
-                    let all = self.node.with_state(State::outstanding);
-                    all.iter().for_each(|effect| self.order(effect));
-                }
-                Err(RecvError::Closed) => return,
-            }
-        }
-    }
-
-    /// Tells a worker to start or stop, if it is connected. If it is not, it will be told
-    /// when it comes, or lose its lease.
-    fn order(&self, effect: &Effect) {
-        let (Effect::Start(dispatch) | Effect::Stop(dispatch, _)) = *effect;
-        let session = self.open().sessions.get(&dispatch.worker).cloned();
-        let Some(session) = session.filter(|session| session.epoch == dispatch.epoch) else {
-            return;
-        };
-        let order = match *effect {
-            Effect::Stop(dispatch, reason) => Some(ToWorker::Stop { dispatch, reason }),
-            Effect::Start(dispatch) => {
-                let task = self.node.with_state(|state| start_task(state, dispatch));
-                task.map(|task| ToWorker::Start(Box::new(task)))
-            }
-        };
-        let Some(order) = order else { return };
-        if session.outgoing.try_send(order).is_err() {
-            warn!(worker = %dispatch.worker, "worker is too far behind; cut off to begin anew");
-            session.end.cancel();
-        }
-    }
-
-    /// Has the worker that ran an attempt read what it wrote.
-    ///
-    /// # Errors
-    ///
-    /// If this node does not lead, the worker is not connected, or has no such bytes.
-    pub(crate) async fn read(&self, worker: WorkerId, read: Read) -> Result<Chunk, ReadError> {
-        let unavailable = |reason: String| ReadError::Unavailable(reason);
-        let wait = Duration::from_millis(read.wait.0) + READ_MARGIN;
-        let (answer, answered) = oneshot::channel();
-        let request = {
-            let mut open = self.open();
-            let Some(session) = open.sessions.get(&worker).cloned() else {
-                let reason = format!("worker {worker}, which has it, is not connected");
-                return Err(unavailable(reason));
-            };
-            open.reads.retain(|_, waiting| !waiting.is_closed());
-            if open.reads.len() >= READS_MAX {
-                return Err(unavailable(format!("{READS_MAX} reads are under way; try again")));
-            }
-            open.serial += 1;
-            let request = open.serial;
-            let order = ToWorker::Read { request, read };
-            if session.outgoing.try_send(order).is_err() {
-                return Err(unavailable(format!("worker {worker} is too far behind")));
-            }
-            open.reads.insert(request, answer);
-            request
-        };
-        match tokio::time::timeout(wait, answered).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(unavailable("the leader changed; try again".to_owned())),
-            Err(_) => {
-                self.open().reads.remove(&request);
-                Err(unavailable(format!("worker {worker} did not answer in time")))
-            }
-        }
-    }
-}
-
-/// All that the worker needs to know, if the attempt is still the one in flight.
-fn start_task(state: &State, dispatch: Dispatch) -> Option<StartTask> {
-    let run = state.runs().get(&dispatch.task.run)?;
-    let flight = state.task(dispatch.task).ok()?.flight()?;
-    if flight.token != dispatch.token || flight.stop.is_some() {
-        return None;
-    }
-    let workflow = state.definition(run.definition);
-    let task = workflow.tasks.get(dispatch.task.position())?;
-    let (params, env) = match &flight.rendered {
-        Some(rendered) => (rendered.params.clone(), rendered.env.clone()),
-        None => {
-            let mut env = workflow.env.clone();
-            env.extend(task.env.clone());
-            (task.params.clone(), env)
-        }
-    };
-    Some(StartTask {
-        dispatch,
-        workflow: run.workflow.clone(),
-        id: task.id.clone(),
-        kind: task.kind.clone(),
-        params,
-        env,
-        artifacts: task.artifacts.clone(),
-    })
 }

@@ -1,0 +1,88 @@
+//! Orders: what entries ask of a worker, on its way down the session.
+
+use std::sync::Arc;
+
+use quorate_model::{Dispatch, Effect, State};
+use quorate_raft::Effects;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::Sessions;
+use crate::protocol::{StartTask, ToWorker};
+
+impl Sessions {
+    /// Passes on what entries ask for, until the term ends.
+    pub(in crate::leader) async fn carry_out(
+        self: Arc<Self>,
+        mut effects: broadcast::Receiver<Arc<Effects>>,
+        stop: CancellationToken,
+    ) {
+        loop {
+            let next = tokio::select! {
+                () = stop.cancelled() => return,
+                next = effects.recv() => next,
+            };
+            match next {
+                Ok(next) => next.effects.iter().for_each(|effect| self.order(effect)),
+                // What the missed ones asked for is still outstanding.
+                Err(RecvError::Lagged(_)) => {
+                    let all = self.node.with_state(State::outstanding);
+                    all.iter().for_each(|effect| self.order(effect));
+                }
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// Tells a worker to start or stop, if it is connected. If it is not, it will be told
+    /// when it comes, or lose its lease.
+    pub(super) fn order(&self, effect: &Effect) {
+        let (Effect::Start(dispatch) | Effect::Stop(dispatch, _)) = *effect;
+        let session = self.open().sessions.get(&dispatch.worker).cloned();
+        let Some(session) = session.filter(|session| session.epoch == dispatch.epoch) else {
+            return;
+        };
+        let order = match *effect {
+            Effect::Stop(dispatch, reason) => Some(ToWorker::Stop { dispatch, reason }),
+            Effect::Start(dispatch) => {
+                let task = self.node.with_state(|state| start_task(state, dispatch));
+                task.map(|task| ToWorker::Start(Box::new(task)))
+            }
+        };
+        let Some(order) = order else { return };
+        if session.outgoing.try_send(order).is_err() {
+            warn!(worker = %dispatch.worker, "worker is too far behind; cut off to begin anew");
+            session.end.cancel();
+        }
+    }
+}
+
+/// All that the worker needs to know, if the attempt is still the one in flight.
+fn start_task(state: &State, dispatch: Dispatch) -> Option<StartTask> {
+    let run = state.runs().get(&dispatch.task.run)?;
+    let flight = state.task(dispatch.task).ok()?.flight()?;
+    if flight.token != dispatch.token || flight.stop.is_some() {
+        return None;
+    }
+    let workflow = state.definition(run.definition);
+    let task = workflow.tasks.get(dispatch.task.position())?;
+    let (params, env) = match &flight.rendered {
+        Some(rendered) => (rendered.params.clone(), rendered.env.clone()),
+        None => {
+            let mut env = workflow.env.clone();
+            env.extend(task.env.clone());
+            (task.params.clone(), env)
+        }
+    };
+    Some(StartTask {
+        dispatch,
+        workflow: run.workflow.clone(),
+        id: task.id.clone(),
+        kind: task.kind.clone(),
+        params,
+        env,
+        artifacts: task.artifacts.clone(),
+    })
+}

@@ -1,0 +1,108 @@
+//! Leases: extended by what a worker asks, ended by its silence or its leave.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quorate_model::command::EndLease;
+use quorate_model::{Command, Epoch, LeaseEnd, Request, State, WorkerId};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::{Admitted, DEADLINE, Sessions};
+use crate::protocol::ToWorker;
+
+/// Between two tries to end a lease.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+impl Sessions {
+    pub(super) async fn renew(
+        &self,
+        term: u64,
+        from: Admitted,
+        outgoing: &mpsc::Sender<ToWorker>,
+        sent_at: u64,
+        received_at: Instant,
+    ) {
+        if let Err(error) = self.node.confirm_leadership(term, DEADLINE).await {
+            debug!(worker = %from.worker, %error, "no renewal without a quorum");
+            return;
+        }
+        let Admitted { worker, epoch, .. } = from;
+        let holds = |state: &State| {
+            state
+                .workers()
+                .get(&worker)
+                .is_some_and(|found| found.is_live() && found.epoch == epoch)
+        };
+        if !self.node.with_state(holds) {
+            let reason = format!("{worker} no longer holds {epoch}");
+            drop(outgoing.try_send(ToWorker::Refused { reason, forget_id: false }));
+            return;
+        }
+        // Granted and said under one lock, which the end of a lease takes as well.
+        let mut open = self.open();
+        let in_term = open.term.as_ref().is_some_and(|now| now.number == term);
+        if in_term && open.leases.renew(worker, epoch, received_at) {
+            drop(outgoing.try_send(ToWorker::Renewed { sent_at }));
+        }
+    }
+
+    pub(super) async fn release(&self, term: u64, from: Admitted) {
+        let Admitted { worker, epoch, .. } = from;
+        self.end_lease(term, worker, epoch, LeaseEnd::Released).await;
+        let session = self.open().sessions.remove(&worker);
+        if let Some(session) = session {
+            session.end.cancel();
+        }
+    }
+
+    /// Commits the end of a lease; whether it is in the log.
+    async fn end_lease(&self, term: u64, worker: WorkerId, epoch: Epoch, cause: LeaseEnd) -> bool {
+        let request: Request = Command::EndLease(EndLease { worker, epoch, cause }).into();
+        match self.node.propose_as(term, vec![request], DEADLINE).await {
+            // A refusal says that it had ended before.
+            Ok(_) => {
+                info!(%worker, %epoch, ?cause, "lease ended");
+                self.open().leases.end(worker, epoch);
+                true
+            }
+            Err(error) => {
+                debug!(%worker, %error, "the end of the lease is not in the log");
+                false
+            }
+        }
+    }
+
+    /// Ends the leases of workers that were not heard, until the term ends.
+    pub(in crate::leader) async fn watch_leases(
+        self: Arc<Self>,
+        term: u64,
+        stop: CancellationToken,
+    ) {
+        let mut arrivals = self.arrivals();
+        loop {
+            let due = self.open().leases.take_due(Instant::now());
+            let mut pending = false;
+            for (worker, epoch) in due {
+                pending |= !self.end_lease(term, worker, epoch, LeaseEnd::Expired).await;
+                if stop.is_cancelled() {
+                    return;
+                }
+            }
+            let next = self.open().leases.next_end();
+            let wait = async {
+                match next {
+                    Some(_) if pending => tokio::time::sleep(RETRY_AFTER).await,
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = wait => {}
+                changed = arrivals.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+}
