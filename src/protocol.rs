@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use quorate_api::backend::{Chunk, Read, ReadError};
 use quorate_model::command::ReportTask;
-use quorate_model::{Dispatch, DurationMs, Epoch, Json, Name, Registration, StopReason, WorkerId};
+use quorate_model::{
+    Containment, Dispatch, DurationMs, Epoch, Json, Name, Registration, StopReason, WorkerId,
+};
 use serde::{Deserialize, Serialize};
 
 /// What a worker says.
@@ -23,6 +25,8 @@ pub(crate) enum FromWorker {
         labels: BTreeMap<Name, String>,
         /// How many tasks it runs at once.
         slots: u32,
+        /// How it holds the processes of a task together.
+        containment: Containment,
     },
     /// Goes on under a registration whose lease has not ended, with another leader or on
     /// another connection.

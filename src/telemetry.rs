@@ -4,7 +4,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use quorate_model::{RunStatus, State};
+use quorate_model::{Containment, RunStatus, State};
 use quorate_raft::Node;
 use tracing_subscriber::EnvFilter;
 
@@ -44,6 +44,8 @@ struct Reading {
     name: &'static str,
     help: &'static str,
     kind: MetricType,
+    /// Tells apart the values of one metric, which stand side by side.
+    label: Option<(&'static str, &'static str)>,
     value: f64,
 }
 
@@ -52,9 +54,13 @@ struct Readings(Vec<Reading>);
 
 impl Collector for Readings {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        for Reading { name, help, kind, value } in &self.0 {
-            let metric = encoder.encode_descriptor(name, help, None, *kind)?;
-            Sample { kind: *kind, value: *value }.encode(metric)?;
+        for family in self.0.chunk_by(|one, next| one.name == next.name) {
+            let [Reading { name, help, kind, .. }, ..] = family else { continue };
+            let mut metric = encoder.encode_descriptor(name, help, None, *kind)?;
+            for &Reading { kind, label, value, .. } in family {
+                let labels: Vec<_> = label.into_iter().collect();
+                Sample { kind, value }.encode(metric.encode_family(&labels)?)?;
+            }
         }
         Ok(())
     }
@@ -86,7 +92,7 @@ impl EncodeMetric for Sample {
 fn read(node: &Node, sessions: &Sessions) -> Vec<Reading> {
     let status = node.status();
     let counted = node.with_state(count);
-    vec![
+    let mut readings = vec![
         gauge("raft_term", "Term of this node", number(status.term)),
         gauge("raft_leads", "1 if this node leads", f64::from(u8::from(status.leads))),
         gauge("raft_quorate", "1 if a quorum answers", f64::from(u8::from(status.quorate))),
@@ -109,7 +115,13 @@ fn read(node: &Node, sessions: &Sessions) -> Vec<Reading> {
         gauge("workers_live", "Workers that hold a lease", length(counted.workers)),
         gauge("workers_connected", "Workers connected here", length(sessions.connected().len())),
         gauge("slots_total", "Slots of live workers", length(counted.slots)),
-    ]
+    ];
+    let contained = Containment::ALL.iter().zip(counted.contained);
+    readings.extend(contained.map(|(containment, workers)| Reading {
+        label: Some(("containment", containment.text())),
+        ..gauge("worker_containment", "Live workers, by how they hold tasks", length(workers))
+    }));
+    readings
 }
 
 fn read_worker(status: WorkerStatus) -> Vec<Reading> {
@@ -125,11 +137,11 @@ fn read_worker(status: WorkerStatus) -> Vec<Reading> {
 }
 
 fn gauge(name: &'static str, help: &'static str, value: f64) -> Reading {
-    Reading { name, help, kind: MetricType::Gauge, value }
+    Reading { name, help, kind: MetricType::Gauge, label: None, value }
 }
 
 fn counter(name: &'static str, help: &'static str, value: u64) -> Reading {
-    Reading { name, help, kind: MetricType::Counter, value: number(value) }
+    Reading { name, help, kind: MetricType::Counter, label: None, value: number(value) }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -140,6 +152,8 @@ struct Counted {
     running: usize,
     workers: usize,
     slots: usize,
+    /// Workers, in the order of [`Containment::ALL`].
+    contained: [usize; 3],
 }
 
 fn count(state: &State) -> Counted {
@@ -152,6 +166,8 @@ fn count(state: &State) -> Counted {
         running: live().map(|worker| worker.running.len()).sum(),
         workers: live().count(),
         slots: live().map(|worker| worker.slots as usize).sum(),
+        contained: Containment::ALL
+            .map(|one| live().filter(|worker| worker.containment == one).count()),
     }
 }
 

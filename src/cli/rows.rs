@@ -129,8 +129,18 @@ impl Item for Put {
 
 impl Item for WorkerView {
     const KIND: &'static str = "worker";
-    const HEADINGS: &'static [&'static str] =
-        &["WORKER", "NAME", "STATE", "RUNNING", "SLOTS", "SINCE", "LABELS", "LEASE", "EPOCH"];
+    const HEADINGS: &'static [&'static str] = &[
+        "WORKER",
+        "NAME",
+        "STATE",
+        "RUNNING",
+        "SLOTS",
+        "SINCE",
+        "CONTAINMENT",
+        "LABELS",
+        "LEASE",
+        "EPOCH",
+    ];
     const WIDE: usize = 2;
 
     fn id(&self) -> String {
@@ -149,6 +159,7 @@ impl Item for WorkerView {
             self.running.to_string().into(),
             self.slots.to_string().into(),
             age(self.gone_at.unwrap_or(self.registered_at), now_ms),
+            self.containment.text().into(),
             labels(&self.labels),
             self.lease.clone().into(),
             self.epoch.to_string().into(),

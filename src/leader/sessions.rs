@@ -146,9 +146,9 @@ impl Sessions {
 
     async fn admit(&self, term: u64, greeting: FromWorker) -> Result<Admitted, ToWorker> {
         match greeting {
-            FromWorker::Register { last, name, labels, slots } => {
+            FromWorker::Register { last, name, labels, slots, containment } => {
                 let lease = self.lease;
-                let register = RegisterWorker { last, name, labels, slots, lease };
+                let register = RegisterWorker { last, name, labels, slots, containment, lease };
                 self.register(term, register).await
             }
             FromWorker::Resume { worker, epoch } => self.resume(term, worker, epoch).await,

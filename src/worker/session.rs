@@ -230,10 +230,13 @@ impl Session {
     ) -> Result<DurationMs, End> {
         let sent_at = sys::boottime();
         let held = self.standing.held(sent_at);
-        let Profile { name, labels, slots } = self.profile.clone();
+        let Profile { name, labels, slots, containment } = self.profile.clone();
         let word = match held {
             Some(lease) => FromWorker::Resume { worker: lease.worker, epoch: lease.epoch },
-            None => FromWorker::Register { last: self.identity.known(), name, labels, slots },
+            None => {
+                let last = self.identity.known();
+                FromWorker::Register { last, name, labels, slots, containment }
+            }
         };
         to_leader.send(word).await.map_err(|_| End::Closed)?;
         let answer = tokio::time::timeout(ANSWER_MAX, from_leader.recv()).await;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::protocol::{FromWorker, ToWorker};
 use quorate_model::command::ReportTask;
-use quorate_model::{Outcome, Usage};
+use quorate_model::{Containment, Outcome, Usage};
 use quorate_raft::ClusterId;
 use quorate_raft::codec::{self, Service};
 
@@ -29,7 +29,9 @@ pub(crate) async fn per_second(
         .map_err(|error| error.to_string())?;
     let (mut reader, mut writer) = connection.split();
     let name = "bench".parse().map_err(|_| "a worker's name is a name")?;
-    let register = FromWorker::Register { last: None, name, labels: BTreeMap::new(), slots };
+    let (last, labels) = (None, BTreeMap::new());
+    let containment = Containment::Pgroup;
+    let register = FromWorker::Register { last, name, labels, slots, containment };
     writer.send(&register).await.map_err(|error| error.to_string())?;
     let (mut recorded, mut sequence, mut begun) = (0, 0, None);
     while recorded < tasks {

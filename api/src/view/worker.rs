@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quorate_model::{LeaseEnd, Name, RunId, Worker, WorkerId, WorkerStatus};
+use quorate_model::{Containment, LeaseEnd, Name, RunId, Worker, WorkerId, WorkerStatus};
 use serde::{Deserialize, Serialize};
 
 use crate::time::{Span, Time};
@@ -31,6 +31,9 @@ pub struct WorkerView {
     /// Their runs. Not in lists.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runs: Vec<RunId>,
+    /// How it holds the processes of a task together. That two attempts of a task never
+    /// overlap is promised for `pidns` and `cgroup` only.
+    pub containment: Containment,
     /// How long it may go unheard.
     pub lease: String,
     /// The same in milliseconds.
@@ -73,6 +76,7 @@ impl WorkerView {
             slots_free: worker.slots_free(),
             running: worker.running.len(),
             runs: Vec::new(),
+            containment: worker.containment,
             lease: Span(worker.lease).to_string(),
             lease_ms: worker.lease.0,
             epoch: worker.epoch.0,

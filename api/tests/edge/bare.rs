@@ -11,8 +11,8 @@ use quorate_api::backend::{
 };
 use quorate_model::command::{AdvanceClock, AssignTask, RegisterWorker, ReportTask};
 use quorate_model::{
-    Attempt, Command, DurationMs, Entry, Epoch, Event, FencingToken, Json, LogIndex, Outcome,
-    Reply, Request, Retired, RunId, State, TaskId, UnixMs, Usage, WorkerId,
+    Attempt, Command, Containment, DurationMs, Entry, Epoch, Event, FencingToken, Json, LogIndex,
+    Outcome, Reply, Request, Retired, RunId, State, TaskId, UnixMs, Usage, WorkerId,
 };
 use tokio::sync::{Notify, broadcast};
 
@@ -148,6 +148,7 @@ impl Bare {
             name: "w".parse().unwrap(),
             labels: BTreeMap::new(),
             slots: 100,
+            containment: Containment::Pidns,
             lease: DurationMs(10_000),
         };
         let reply = self.commit(Command::RegisterWorker(register));

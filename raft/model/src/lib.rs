@@ -30,4 +30,4 @@ pub use task::{
     ATTEMPTS_KEPT_MAX, AttemptRecord, Flight, LOSSES_MAX, Mark, OUTPUT_BYTES_MAX, Outcome,
     Rendered, StopReason, Tally, Task, TaskEnd, TaskStatus, Usage,
 };
-pub use worker::{LeaseEnd, Registration, Worker, WorkerStatus};
+pub use worker::{Containment, LeaseEnd, Registration, Worker, WorkerStatus};

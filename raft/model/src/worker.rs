@@ -22,6 +22,8 @@ pub struct Worker {
     pub labels: BTreeMap<Name, String>,
     /// How many tasks it runs at once. At least 1.
     pub slots: u32,
+    /// How it holds the processes of a task together.
+    pub containment: Containment,
     /// How long it may go unheard before its lease can end.
     pub lease: DurationMs,
     /// Its present registration.
@@ -41,6 +43,34 @@ pub struct Registration {
     pub worker: WorkerId,
     /// Void once the worker has a newer one.
     pub epoch: Epoch,
+}
+
+/// How a worker makes sure that a task dies with all its processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Containment {
+    /// A PID namespace for each task: the kernel ends all of it at once, and nothing gets out.
+    Pidns,
+    /// A control group for each task, ended as a whole; nothing gets out.
+    Cgroup,
+    /// A process group, and a sweep for what left it. What hides from the sweep can outlive
+    /// the lease, so two attempts of a task may overlap.
+    Pgroup,
+}
+
+impl Containment {
+    /// Each of them, the strongest first.
+    pub const ALL: [Self; 3] = [Self::Pidns, Self::Cgroup, Self::Pgroup];
+
+    /// The word for it, in metrics, tables and views.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Pidns => "pidns",
+            Self::Cgroup => "cgroup",
+            Self::Pgroup => "pgroup",
+        }
+    }
 }
 
 /// Whether a worker may be given work.

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use quorate_model::command::{RegisterWorker, ReportTask, StartRun, WorkflowSource};
 use quorate_model::workflow::Definition;
 use quorate_model::{
-    Applied, Command, Dispatch, DurationMs, Effect, Entry, Json, LogIndex, Outcome, Request, RunId,
-    State, Trigger, UnixMs, Usage, plan,
+    Applied, Command, Containment, Dispatch, DurationMs, Effect, Entry, Json, LogIndex, Outcome,
+    Request, RunId, State, Trigger, UnixMs, Usage, plan,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -53,7 +53,8 @@ impl Bench {
     fn register(&mut self) {
         let (name, lease) = (notation::name("node"), DurationMs(10_000));
         let (last, labels, slots) = (None, [].into(), 10_000);
-        let register = RegisterWorker { last, name, labels, slots, lease };
+        let containment = Containment::Pidns;
+        let register = RegisterWorker { last, name, labels, slots, containment, lease };
         self.apply(vec![Command::RegisterWorker(register)]);
     }
 

@@ -10,9 +10,9 @@ use quorate_model::command::{
 };
 use quorate_model::workflow::{Definition, validate};
 use quorate_model::{
-    Answer, Attempt, Command, DurationMs, Entry, Epoch, FencingToken, IdempotencyKey, Json,
-    LeaseEnd, LogIndex, Name, Outcome, Rejection, Reply, Request, RunId, State, TaskId, Trigger,
-    UnixMs, Usage, WorkerId,
+    Answer, Attempt, Command, Containment, DurationMs, Entry, Epoch, FencingToken, IdempotencyKey,
+    Json, LeaseEnd, LogIndex, Name, Outcome, Rejection, Reply, Request, RunId, State, TaskId,
+    Trigger, UnixMs, Usage, WorkerId,
 };
 use replicas::Replicas;
 use uuid::Uuid;
@@ -42,7 +42,9 @@ fn start_with(run: RunId, definition: Definition, params: &str) -> Command {
 
 fn register(lease: u64) -> Command {
     let (name, lease) = (notation::name("node"), DurationMs(lease));
-    Command::RegisterWorker(RegisterWorker { last: None, name, labels: [].into(), slots: 9, lease })
+    let (last, labels, slots) = (None, [].into(), 9);
+    let containment = Containment::Pidns;
+    Command::RegisterWorker(RegisterWorker { last, name, labels, slots, containment, lease })
 }
 
 /// `count` tasks, each of which needs up to `edges` of those before it.

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use quorate_api::backend::{Chunk, Read, ReadError, ReadFrom};
 use quorate_model::command::ReportTask;
 use quorate_model::{
-    Attempt, Dispatch, DurationMs, Epoch, FencingToken, Json, Outcome, RunId, StopReason, TaskId,
-    WorkerId,
+    Attempt, Containment, Dispatch, DurationMs, Epoch, FencingToken, Json, Outcome, RunId,
+    StopReason, TaskId, WorkerId,
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -229,7 +229,8 @@ impl World {
 
 /// How a worker of a test is set up.
 pub(super) fn options(dir: PathBuf, servers: Arc<dyn Servers>) -> WorkerOptions {
-    let profile = Profile { name: "test".parse().unwrap(), labels: BTreeMap::new(), slots: 4 };
+    let (name, labels) = ("test".parse().unwrap(), BTreeMap::new());
+    let profile = Profile { name, labels, slots: 4, containment: Containment::Pgroup };
     WorkerOptions {
         keeper: this_program("worker::tests::keeper_process"),
         kill_after: DurationMs(300),

@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Rejection, Reply};
 use crate::state::{Output, State, Timer};
-use crate::{DurationMs, Epoch, Event, Name, Registration, Worker, WorkerId, WorkerStatus, settle};
+use crate::{
+    Containment, DurationMs, Epoch, Event, Name, Registration, Worker, WorkerId, WorkerStatus,
+    settle,
+};
 
 /// More slots than any machine can use; keeps a typing error from taking all work.
 pub const SLOTS_MAX: u32 = 10_000;
@@ -27,13 +30,15 @@ pub struct RegisterWorker {
     pub labels: BTreeMap<Name, String>,
     /// How many tasks it runs at once; 1 to [`SLOTS_MAX`].
     pub slots: u32,
+    /// How it holds the processes of a task together.
+    pub containment: Containment,
     /// How long it may go unheard. In the log, so that every leader reckons with the same.
     pub lease: DurationMs,
 }
 
 impl RegisterWorker {
     pub(super) fn apply(self, state: &mut State, output: &mut Output) -> Result<Reply, Rejection> {
-        let Self { last, name, labels, slots, lease } = self;
+        let Self { last, name, labels, slots, containment, lease } = self;
         if slots == 0 || slots > SLOTS_MAX {
             return Err(Rejection::BadSlots { slots });
         }
@@ -52,7 +57,10 @@ impl RegisterWorker {
         let minted = state.mint();
         let (worker, epoch) = (worker.unwrap_or(WorkerId(minted)), Epoch(minted));
         let (registered, status, running) = (state.mark(), WorkerStatus::Live, BTreeSet::new());
-        let new = Worker { name, labels, slots, lease, epoch, registered, status, running };
+        #[rustfmt::skip]
+        let new = Worker {
+            name, labels, slots, containment, lease, epoch, registered, status, running,
+        };
         state.workers.insert(worker, new);
         output.events.push(Event::Worker(worker));
         Ok(Reply::Registered { worker, epoch })

@@ -6,8 +6,9 @@ use quorate_model::command::{
     PruneHistory, PutWorkflow, RegisterWorker, ReportTask, StartRun, WorkflowSource,
 };
 use quorate_model::{
-    Attempt, Command, Dispatch, DurationMs, Effect, Epoch, FencingToken, IdempotencyKey, Json,
-    LeaseEnd, Outcome, Registration, Request, RunId, State, TaskId, Trigger, Usage, WorkerId,
+    Attempt, Command, Containment, Dispatch, DurationMs, Effect, Epoch, FencingToken,
+    IdempotencyKey, Json, LeaseEnd, Outcome, Registration, Request, RunId, State, TaskId, Trigger,
+    Usage, WorkerId,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -172,7 +173,9 @@ impl Nonsense {
         let epoch = if self.dice.percent(50) { known.unwrap_or(epoch) } else { epoch };
         let last = self.dice.percent(50).then_some(Registration { worker, epoch });
         let (name, slots) = (notation::name("node"), self.small());
-        RegisterWorker { last, name, labels: [].into(), slots, lease: DurationMs(1) }
+        let (labels, lease) = ([].into(), DurationMs(1));
+        let containment = *self.dice.pick(&Containment::ALL);
+        RegisterWorker { last, name, labels, slots, containment, lease }
     }
 
     fn end_lease(&mut self, state: &State) -> EndLease {

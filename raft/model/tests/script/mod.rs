@@ -5,7 +5,8 @@
 //! delete NAME
 //! start RUN NAME [LINE] [version=N] [params=JSON] [LABEL=VALUE]...  LINE: comes along inline
 //! cancel RUN [REASON]
-//! register [WORKER] [last=EPOCH] [slots=N] [lease=MS] [LABEL=VALUE]...   WORKER: it had this id
+//! register [WORKER] [last=EPOCH] [slots=N] [lease=MS] [containment=C] [LABEL=VALUE]...
+//!                                          WORKER: it had this id
 //! assign TASK WORKER [epoch=N]             TASK is r1/a, or r1/7 by position
 //! fail TASK REASON
 //! report TASK OUTCOME [attempt=N] [token=N] [worker=W] [epoch=N] [code=N] [outputs=JSON]

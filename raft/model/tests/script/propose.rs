@@ -12,9 +12,9 @@ use quorate_model::command::{
 };
 use quorate_model::workflow::Definition;
 use quorate_model::{
-    Answer, Applied, Attempt, Command, Dispatch, DurationMs, Effect, Epoch, Event, FencingToken,
-    IdempotencyKey, Json, LeaseEnd, Name, Outcome as Ended, Registration, Reply, Request, Trigger,
-    Usage, WorkerId,
+    Answer, Applied, Attempt, Command, Containment, Dispatch, DurationMs, Effect, Epoch, Event,
+    FencingToken, IdempotencyKey, Json, LeaseEnd, Name, Outcome as Ended, Registration, Reply,
+    Request, Trigger, Usage, WorkerId,
 };
 use serde_json::json;
 
@@ -138,8 +138,12 @@ impl Script {
         });
         let slots = take(args, "slots")?.unwrap_or(1);
         let lease = DurationMs(take(args, "lease")?.unwrap_or(10_000));
-        let labels = labels(args)?;
-        Ok(RegisterWorker { last, name: notation::name("node"), labels, slots, lease })
+        let containment = match args.take_key("containment") {
+            Some(text) => containment(text)?,
+            None => Containment::Pidns,
+        };
+        let (name, labels) = (notation::name("node"), labels(args)?);
+        Ok(RegisterWorker { last, name, labels, slots, containment, lease })
     }
 
     fn epoch(&self, worker: WorkerId) -> Epoch {
@@ -221,6 +225,11 @@ fn outcome(args: &mut Args<'_>) -> Outcome<Ended> {
         "lost" => Ended::Lost,
         other => return Err(format!("no outcome {other}").into()),
     })
+}
+
+fn containment(text: &str) -> Outcome<Containment> {
+    let known = Containment::ALL.into_iter().find(|known| known.text() == text);
+    Ok(known.ok_or_else(|| format!("no containment {text}"))?)
 }
 
 /// What is left of the keys of a line.

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use quorate_model::{
-    AttemptRecord, Command, Outcome as Ended, Run, RunId, RunStatus, RunStop, State, Task,
-    TaskStatus, WorkerId, WorkerStatus, plan,
+    AttemptRecord, Command, Containment, Outcome as Ended, Run, RunId, RunStatus, RunStop, State,
+    Task, TaskStatus, WorkerId, WorkerStatus, plan,
 };
 
 use super::{Outcome, Script, names};
@@ -50,7 +50,13 @@ impl Script {
                 WorkerStatus::Live => format!("{} free", worker.slots_free()),
                 WorkerStatus::Gone { mark, cause } => format!("gone at {}: {cause:?}", mark.at),
             };
-            format!("{id}/{} {status} [{}]\n", worker.epoch, running.join(" "))
+            // The usual in scripts goes without saying.
+            let containment = match worker.containment {
+                Containment::Pidns => "",
+                Containment::Cgroup => " cgroup",
+                Containment::Pgroup => " pgroup",
+            };
+            format!("{id}/{} {status} [{}]{containment}\n", worker.epoch, running.join(" "))
         };
         self.state().workers().iter().map(line).collect()
     }

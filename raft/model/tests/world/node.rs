@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use quorate_model::command::{RegisterWorker, ReportTask};
 use quorate_model::{
-    Dispatch, DurationMs, Effect, Epoch, FencingToken, Outcome, Registration, TaskId, Usage,
-    WorkerId,
+    Containment, Dispatch, DurationMs, Effect, Epoch, FencingToken, Outcome, Registration, TaskId,
+    Usage, WorkerId,
 };
 
 use crate::dice::Dice;
@@ -66,6 +66,7 @@ impl Node {
             name: notation::name("node"),
             labels: if self.has_gpu { gpu.into() } else { [].into() },
             slots: u32::try_from(self.slots).expect("a handful"),
+            containment: Containment::Pidns,
             lease: DurationMs(10_000),
         };
         (self.asked, register)
