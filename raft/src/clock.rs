@@ -5,9 +5,12 @@
 //! still until the wall clock has caught up, every timer would be late by the difference.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use quorate_model::{DurationMs, UnixMs};
+use tokio::time::Instant;
+
+use crate::machine;
 
 /// Never goes back, and never stands still.
 #[derive(Debug)]
@@ -25,8 +28,7 @@ impl Default for LogClock {
 impl LogClock {
     /// The time, given the greatest that was ever stamped.
     pub(crate) fn now(&self, stamped: UnixMs) -> UnixMs {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        self.read(stamped, UnixMs(millis(wall)), Instant::now())
+        self.read(stamped, UnixMs(millis(machine::wall_clock())), Instant::now())
     }
 
     fn read(&self, stamped: UnixMs, wall: UnixMs, now: Instant) -> UnixMs {

@@ -11,6 +11,8 @@ mod leadership;
 mod link;
 #[doc(hidden)] // for the tests of this crate
 pub mod log_store;
+#[doc(hidden)] // for simulations
+pub mod machine;
 mod membership;
 mod network;
 mod node;
@@ -20,6 +22,8 @@ mod proposals;
 mod reads;
 mod refill;
 mod rpc;
+#[doc(hidden)] // for the types of this crate
+pub mod runtime;
 mod snapshot;
 mod state_machine;
 mod status;
@@ -30,6 +34,8 @@ pub mod wal;
 
 pub use error::{HistoryError, JoinError, OpenError, ProposeError};
 pub use history::{History, HistoryQuery, LIST_RUNS_MAX};
+#[doc(hidden)] // for simulations
+pub use history::{Pair, Range, Store, Tree};
 pub use identity::ClusterId;
 pub use leadership::Leadership;
 pub use membership::Joined;

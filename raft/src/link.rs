@@ -2,7 +2,7 @@
 //!
 //! Each frame is `(number, message)`; an answer bears the number of its question.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -50,7 +50,7 @@ struct Inner {
 
 /// Who waits for which answer; `None` once the connection is broken.
 #[derive(Debug)]
-struct Waiting(Mutex<Option<HashMap<u64, oneshot::Sender<Bytes>>>>);
+struct Waiting(Mutex<Option<BTreeMap<u64, oneshot::Sender<Bytes>>>>);
 
 impl Drop for Inner {
     fn drop(&mut self) {
@@ -69,7 +69,7 @@ impl Link {
         let connection = codec::connect(address, cluster, service, deadline).await?;
         let (reader, writer) = connection.split();
         let (frames, queued) = mpsc::channel(FRAMES_QUEUED_MAX);
-        let waiting = Arc::new(Waiting(Mutex::new(Some(HashMap::new()))));
+        let waiting = Arc::new(Waiting(Mutex::new(Some(BTreeMap::new()))));
         let tasks = [
             tokio::spawn(hand_out(reader, Arc::clone(&waiting))),
             tokio::spawn(write_frames(writer, queued)),
@@ -147,7 +147,7 @@ impl Drop for Pending {
 }
 
 impl Waiting {
-    fn lock(&self) -> MutexGuard<'_, Option<HashMap<u64, oneshot::Sender<Bytes>>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<BTreeMap<u64, oneshot::Sender<Bytes>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,11 +15,12 @@ use openraft::{EntryPayload, OptionalSend, RaftLogReader};
 use tokio::sync::watch;
 
 use crate::identity::{Identity, IdentityError};
+use crate::machine;
 use crate::types::{
     Flushed, LeaderId, LogEntry, LogId, MemberNode, Membership, Payload, RaftEntry, TypeConfig,
     Vote,
 };
-use crate::wal::disk::{Directory, Disk};
+use crate::wal::disk::Disk;
 use crate::wal::record::{Ballot, Entry, EntryKind, Position};
 use crate::wal::{OpenError, Opened, Wal, WalError, WalOptions};
 
@@ -86,12 +87,8 @@ impl LogStore {
 }
 
 fn directory(path: &Path) -> Result<Arc<dyn Disk>, OpenError> {
-    let opened = Directory::open(path);
-    Ok(Arc::new(opened.map_err(|source| OpenError::Io {
-        action: "opening",
-        path: path.to_owned(),
-        source,
-    })?))
+    let opened = machine::disk(path);
+    opened.map_err(|source| OpenError::Io { action: "opening", path: path.to_owned(), source })
 }
 
 impl RaftLogReader<TypeConfig> for LogStore {

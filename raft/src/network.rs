@@ -27,6 +27,7 @@ use crate::ClusterId;
 use crate::acknowledged::Acknowledged;
 use crate::codec::Service;
 use crate::link::{Link, Pending};
+use crate::machine;
 use crate::snapshot::{Section, SnapshotFile, sections_for_peer};
 use crate::state_machine::Replica;
 use crate::types::{MemberNode, TypeConfig};
@@ -170,18 +171,9 @@ fn read_ahead(
     file: SnapshotFile,
     replica: Arc<Replica>,
 ) -> mpsc::Receiver<std::io::Result<Section>> {
-    let (give, sections) = mpsc::channel(SECTIONS_AHEAD);
-    tokio::task::spawn_blocking(move || {
-        let gone = |_| std::io::Error::other("the peer is gone");
-        let done = sections_for_peer(&file, &replica.history, |section| {
-            give.blocking_send(Ok(section)).map_err(gone)
-        });
-        if let Err(error) = done {
-            // If the receiver is gone, this is why.
-            let _ = give.blocking_send(Err(error));
-        }
-    });
-    sections
+    machine::blocking_series(SECTIONS_AHEAD, move |give| {
+        sections_for_peer(&file, &replica.history, give)
+    })
 }
 
 impl RaftNetworkV2<TypeConfig> for Peer {

@@ -17,6 +17,7 @@ use crate::error::OpenError;
 use crate::identity::Identity;
 use crate::leadership::watch_leadership;
 use crate::log_store::LogStore;
+use crate::machine;
 use crate::network::Network;
 use crate::node::{Inner, Node, Raft};
 use crate::options::{Options, Start};
@@ -231,7 +232,7 @@ async fn do_chores(inner: &Inner, snapshot_after_bytes: u64, seen: &mut Seen) {
 /// either.
 async fn shorten_log(inner: &Inner) {
     let snapshots = inner.replica.snapshots.clone();
-    match tokio::task::spawn_blocking(move || snapshots.retain()).await {
+    match machine::blocking(move || snapshots.retain()).await {
         Ok(Ok(Some(oldest))) => {
             tracing::info!(upto = oldest.0, "purging the log");
             // If the core is gone, the node stops anyway.
@@ -246,7 +247,7 @@ async fn shorten_log(inner: &Inner) {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, OpenError> + Send + 'static,
 ) -> Result<T, OpenError> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = machine::blocking(work).await;
     done.map_err(|error| OpenError::Storage(error.to_string()))?
 }
 

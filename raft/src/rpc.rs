@@ -20,6 +20,7 @@ use crate::forward::{Told, What};
 use crate::history::Record;
 use crate::identity::WAY_OUT;
 use crate::link::{FRAMES_QUEUED_MAX, write_frames};
+use crate::machine;
 use crate::network::{PeerAsk, PeerTold};
 use crate::node::{Inner, Node};
 use crate::snapshot::{Incoming, Section, SnapshotFile};
@@ -173,7 +174,7 @@ impl PeerSession {
             (_, Some(incoming)) => Ok(incoming),
             (_, None) => return PeerTold::Failed("a snapshot without a head".into()),
         };
-        let taken = tokio::task::spawn_blocking(move || write_section(incoming?, &section)).await;
+        let taken = machine::blocking(move || write_section(incoming?, &section)).await;
         match taken.map_err(std::io::Error::other).flatten() {
             Ok(Taken::More(incoming)) => {
                 self.incoming = Some(incoming);

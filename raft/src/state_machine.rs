@@ -21,6 +21,7 @@ use crate::clock::LogClock;
 use crate::codec;
 use crate::error::OpenError;
 use crate::history::History;
+use crate::machine;
 use crate::snapshot::{SnapshotFile, SnapshotReader, SnapshotStore};
 use crate::types::{LogEntry, LogId, RaftEntry, SnapshotMeta, StoredMembership, TypeConfig};
 
@@ -385,5 +386,5 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    machine::blocking(work).await.map_err(io::Error::other)?
 }

@@ -1,10 +1,11 @@
 //! The node and its cluster, as this node sees them.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::Instant as _;
 use openraft::async_runtime::WatchReceiver;
+use tokio::time::Instant;
 
 use crate::ClusterId;
 use crate::node::Inner;

@@ -12,6 +12,7 @@ openraft::declare_raft_types!(
         R = Vec<quorate_model::Answer>,
         NodeId = u64,
         Node = MemberNode,
+        AsyncRuntime = crate::runtime::Runtime,
 );
 
 /// A position in the log and the leader that wrote it.

@@ -5,9 +5,10 @@
 //! this from when one was *received*, and to that come the margins below.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quorate_model::{DurationMs, Epoch, WorkerId};
+use tokio::time::Instant;
 
 /// How much slower a worker's clock may run than the leader's, as a part of 100.
 const DRIFT_PERCENT: u32 = 1;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use quorate_model::command::PruneHistory;
 use quorate_model::plan::{PRUNE_MAX, Retention, prunable};
 use quorate_model::{Command, RunId, State};
-use quorate_raft::Node;
+use quorate_raft::{Node, machine};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -41,7 +41,7 @@ pub(super) async fn run(node: Node, term: u64, stop: CancellationToken) {
 
 async fn look(node: &Node, policy: Retention) -> Vec<RunId> {
     let node = node.clone();
-    let looked = tokio::task::spawn_blocking(move || {
+    let looked = machine::blocking(move || {
         let finished = node.history().finished()?;
         Ok::<_, quorate_raft::HistoryError>(prunable(
             &finished,

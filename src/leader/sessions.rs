@@ -10,13 +10,14 @@ mod renewals;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quorate_api::backend::{Chunk, ReadError};
 use quorate_model::command::{RegisterWorker, ReportTask};
 use quorate_model::{Command, DurationMs, Epoch, Rejection, Reply, WorkerId};
 use quorate_raft::Node;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 

@@ -11,11 +11,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quorate_model::Dispatch;
 use quorate_model::command::ReportTask;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 pub(crate) use journal::Journal;
 

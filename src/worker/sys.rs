@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawF
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use quorate_raft::machine;
+
 use super::lease::BootNs;
 
 /// File descriptors that travel with one message: the two pipes of a task.
@@ -21,6 +23,9 @@ const _: () = assert!(size_of::<RawFd>() == 4);
 /// Nanoseconds of `CLOCK_BOOTTIME`: it counts through a suspend, and nobody can set it.
 #[allow(unsafe_code, reason = "std reads CLOCK_MONOTONIC only, which stops in a suspend")]
 pub(super) fn boottime() -> BootNs {
+    if let Some(machine) = machine::simulated() {
+        return BootNs(u64::try_from(machine.boottime().as_nanos()).unwrap_or(u64::MAX));
+    }
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is a valid place for the answer.
     let answer = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };

@@ -17,9 +17,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::net::TcpStream;
 
 use crate::ClusterId;
+use crate::machine::{self, Stream};
 
 use encoding::encoding;
 pub(crate) use encoding::{
@@ -154,11 +154,9 @@ pub async fn connect(
     cluster: ClusterId,
     service: Service,
     deadline: Duration,
-) -> Result<Connection<TcpStream>, FrameError> {
+) -> Result<Connection<Box<dyn Stream>>, FrameError> {
     let attempt = async {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        let mut connection = Connection::new(stream, cluster);
+        let mut connection = Connection::new(machine::connect(address).await?, cluster);
         connection.writer.io.write_all(&MAGIC).await?;
         connection.writer.send(&Hello { protocol: PROTOCOL, cluster, service }).await?;
         connection.reader.bytes_max = HELLO_BYTES_MAX;

@@ -8,6 +8,7 @@ use quorate_model::workflow::DefinitionId;
 use quorate_model::{Retired, Run, RunEnd, RunId, UnixMs};
 use uuid::Uuid;
 
+use super::store::{ALL, Pair, Tree};
 use super::{HistoryQuery, Record, Trees};
 use crate::error::HistoryError;
 
@@ -51,7 +52,7 @@ pub(super) fn newest(
     let mut sources = Vec::new();
     for prefix in prefixes(query) {
         let tree = if query.workflows.is_empty() { &trees.by_end } else { &trees.by_workflow };
-        sources.push(Source::open(tree, prefix, query.before)?);
+        sources.push(Source::open(&**tree, prefix, query.before)?);
     }
     Ok(std::iter::from_fn(move || {
         let next = sources.iter_mut().filter(|source| source.head.is_some());
@@ -87,13 +88,13 @@ fn prefixes(query: &HistoryQuery) -> Vec<Vec<u8>> {
 
 /// One index, read from a place on.
 struct Source {
-    rest: sled::Iter,
+    rest: Box<dyn Iterator<Item = Pair> + Send>,
     head: Option<[u8; PLACE_BYTES]>,
 }
 
 impl Source {
     fn open(
-        tree: &sled::Tree,
+        tree: &dyn Tree,
         prefix: Vec<u8>,
         before: Option<(UnixMs, RunId)>,
     ) -> Result<Self, HistoryError> {
@@ -104,7 +105,7 @@ impl Source {
             first.extend_from_slice(&place(at, id));
             tree.range((Bound::Excluded(first), Bound::Included(last)))
         } else {
-            tree.range(first..=last)
+            tree.range((Bound::Included(first), Bound::Included(last)))
         };
         let mut source = Self { rest, head: None };
         source.advance()?;
@@ -124,9 +125,9 @@ impl Source {
 
 /// Every run, as far as retention looks at it, by the keys of an index alone.
 pub(super) fn finished(trees: &Trees) -> impl Iterator<Item = Result<Finished, HistoryError>> {
-    trees.by_workflow.iter().keys().filter_map(|key| match key {
-        Ok(key) => finished_at(&key).map(Ok),
-        Err(error) => Some(Err(error.into())),
+    trees.by_workflow.range(ALL).filter_map(|pair| match pair {
+        Ok((key, _)) => finished_at(&key).map(Ok),
+        Err(error) => Some(Err(error)),
     })
 }
 
@@ -180,7 +181,7 @@ pub(super) fn parse_use_key(key: &[u8]) -> Option<(DefinitionId, RunId)> {
 }
 
 /// Everything in a tree after a key.
-pub(super) fn after(tree: &sled::Tree, key: [u8; 16]) -> sled::Iter {
+pub(super) fn after(tree: &dyn Tree, key: [u8; 16]) -> Box<dyn Iterator<Item = Pair> + Send> {
     tree.range((Bound::Excluded(key.to_vec()), Bound::Unbounded))
 }
 

@@ -15,10 +15,10 @@
 //! ```
 
 mod index;
+mod store;
 mod trees;
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -32,11 +32,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec;
 use crate::error::HistoryError;
+use crate::machine;
 use index::{Position, run_key};
+use store::ALL;
 use trees::Trees;
 
-/// Memory for pages of sled, in bytes: enough for the indexes of some hundred thousand runs.
-const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+pub(crate) use store::SledStore;
+pub use store::{Pair, Range, Store, Tree};
 
 /// The most runs in one answer of [`History::list`]: the longest page of the API, and the one
 /// behind it that tells that there is more.
@@ -65,7 +67,6 @@ pub struct HistoryQuery {
 /// Finished runs that left the live state.
 #[derive(Debug)]
 pub struct History {
-    dir: PathBuf,
     /// `None` once closed.
     trees: RwLock<Option<Arc<Trees>>>,
     /// Runs that the live state has let go of and sled does not have yet, so that none is
@@ -118,12 +119,11 @@ impl Record {
 impl History {
     /// Opens the history in `dir`, or an empty one.
     pub(crate) fn open(dir: &Path) -> Result<Self, HistoryError> {
-        let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         // Damaged files make sled panic as often as fail.
-        let opened = std::panic::catch_unwind(AssertUnwindSafe(|| Trees::open(&config)));
+        let open = || Trees::open(machine::store(dir)?);
+        let opened = std::panic::catch_unwind(AssertUnwindSafe(open));
         let trees = opened.unwrap_or_else(|_| Err(HistoryError("its files are damaged".into())))?;
         Ok(Self {
-            dir: dir.to_owned(),
             trees: RwLock::new(Some(Arc::new(trees))),
             staged: Mutex::default(),
             refill: Mutex::default(),
@@ -149,7 +149,7 @@ impl History {
             );
         }
         let history = Self::open(dir)?;
-        history.trees()?.meta.insert(MISSING, &[])?;
+        history.trees()?.meta.insert(MISSING, Vec::new())?;
         Ok(history)
     }
 
@@ -164,7 +164,7 @@ impl History {
             return Ok(staged);
         }
         let trees = self.trees()?;
-        let Some(value) = trees.runs.get(run_key(run))? else { return Ok(None) };
+        let Some(value) = trees.runs.get(&run_key(run))? else { return Ok(None) };
         trees.retired(run, &value)
     }
 
@@ -185,7 +185,7 @@ impl History {
         let mut found = Vec::new();
         for id in index::newest(&trees, query)?.take(limit) {
             let id = id?;
-            let Some(value) = trees.runs.get(run_key(id))? else { continue };
+            let Some(value) = trees.runs.get(&run_key(id))? else { continue };
             found.extend(trees.retired(id, &value)?);
         }
         found.extend(staged);
@@ -234,25 +234,23 @@ impl History {
     }
 
     /// Makes everything durable, and records that it is whole up to `index`.
-    ///
-    /// sled's own flush is no fsync on Linux, so its files are synced here.
     pub(crate) fn checkpoint(&self, index: LogIndex) -> Result<(), HistoryError> {
         let trees = self.trees()?;
-        trees.meta.insert(DURABLE, &index.0.max(self.durable()?.0).to_be_bytes())?;
-        trees.db.flush()?;
-        sync_files(&self.dir).map_err(|error| HistoryError(error.to_string()))
+        let upto = index.max(self.durable()?);
+        trees.meta.insert(DURABLE, upto.0.to_be_bytes().to_vec())?;
+        trees.sync()
     }
 
     /// The entry up to which all is whole and durable.
     pub(crate) fn durable(&self) -> Result<LogIndex, HistoryError> {
         let value = self.trees()?.meta.get(DURABLE)?;
-        let bytes = value.and_then(|value| value.as_ref().try_into().ok()).map(u64::from_be_bytes);
+        let bytes = value.and_then(|value| value.try_into().ok()).map(u64::from_be_bytes);
         Ok(LogIndex(bytes.unwrap_or(0)))
     }
 
     /// Whether runs were lost that another node may have.
     pub(crate) fn is_missing_runs(&self) -> Result<bool, HistoryError> {
-        Ok(self.trees()?.meta.contains_key(MISSING)?)
+        self.trees()?.meta.contains(MISSING)
     }
 
     /// What comes after `after`, for another node: about `bytes_max` bytes, nothing at the end.
@@ -264,13 +262,13 @@ impl History {
     ) -> Result<Vec<Record>, HistoryError> {
         let trees = self.trees()?;
         let (runs, definitions) = match after {
-            None => (trees.runs.iter(), trees.definitions.iter()),
+            None => (trees.runs.range(ALL), trees.definitions.range(ALL)),
             Some(RecordId::Run(id)) => {
-                (index::after(&trees.runs, run_key(id)), trees.definitions.iter())
+                (index::after(&*trees.runs, run_key(id)), trees.definitions.range(ALL))
             }
             Some(RecordId::Definition(id)) => {
-                let rest = index::after(&trees.definitions, id.0.to_be_bytes());
-                (index::after(&trees.runs, [u8::MAX; 16]), rest)
+                let rest = index::after(&*trees.definitions, id.0.to_be_bytes());
+                (index::after(&*trees.runs, [u8::MAX; 16]), rest)
             }
         };
         let runs = runs.map(|item| item.map(|(key, value)| index::run_record(&key, &value)));
@@ -300,8 +298,7 @@ impl History {
         let trees = self.trees()?;
         // If this is cut short, the history must not be taken for whole.
         trees.meta.clear()?;
-        trees.db.flush()?;
-        sync_files(&self.dir).map_err(|error| HistoryError(error.to_string()))?;
+        trees.sync()?;
         self.staged().clear();
         trees.clear()?;
         while let Some(record) = records().map_err(|error| HistoryError(error.to_string()))? {
@@ -368,26 +365,4 @@ fn set_aside(dir: &Path) -> io::Result<PathBuf> {
     let aside = PathBuf::from(aside);
     std::fs::rename(dir, &aside)?;
     Ok(aside)
-}
-
-/// Makes every file of sled durable, and the directories that name them.
-fn sync_files(dir: &Path) -> io::Result<()> {
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            sync_files(&entry.path())?;
-        } else {
-            sync(&entry.path())?;
-        }
-    }
-    File::open(dir)?.sync_all()
-}
-
-/// As sled may remove a file between our seeing and opening it, that it is gone is fine.
-fn sync(path: &Path) -> io::Result<()> {
-    match File::open(path) {
-        Ok(file) => file.sync_all(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
 }

@@ -13,6 +13,7 @@ use super::Raft;
 use crate::ClusterId;
 use crate::forward::Forwarder;
 use crate::leadership::Leadership;
+use crate::machine;
 use crate::proposals::Proposals;
 use crate::reads::Reads;
 use crate::state_machine::Replica;
@@ -118,7 +119,7 @@ impl Inner {
         self.leadership.send_modify(|known| known.leads = false);
         let replica = Arc::clone(&self.replica);
         // Saves replaying what the log has of it, and lets go of sled's files.
-        let closed = tokio::task::spawn_blocking(move || {
+        let closed = machine::blocking(move || {
             let index = *replica.applied.borrow();
             let checkpoint = replica.history.checkpoint(index);
             replica.history.close();

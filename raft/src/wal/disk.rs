@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A directory of files. Nothing in it is durable until it is synced: a file's bytes by
 /// [`DiskFile::sync`], a file's being there or not by [`Disk::sync_directory`].
@@ -42,6 +43,10 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn sync_directory(&self) -> io::Result<()>;
     /// What to call a file in a message.
     fn path(&self, name: &str) -> PathBuf;
+    /// How long the next sync takes, where the call itself takes no time, as in a simulation.
+    fn sync_time(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// An open file.

@@ -25,7 +25,6 @@ use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::{self, JoinHandle};
 
 use tokio::sync::{mpsc, watch};
 
@@ -37,6 +36,7 @@ use self::segment::Head;
 pub use self::segment::Owner;
 pub(crate) use self::writer::FloorHook;
 use self::writer::{Done, Operation, Work, Writer, create_segment};
+use crate::machine::Thread;
 
 /// How many operations wait for the disk at most. The next waits for room, and with it
 /// whoever asked: a slow disk slows Raft down but does not fill the memory.
@@ -177,7 +177,7 @@ struct Shared {
     index: Arc<Mutex<Index>>,
     /// `None` once the log is being dropped.
     queue: Option<mpsc::Sender<Operation>>,
-    writer: Option<JoinHandle<()>>,
+    writer: Option<Thread>,
     fatal: watch::Receiver<Option<String>>,
 }
 
@@ -191,8 +191,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         self.queue = None;
         if let Some(writer) = self.writer.take() {
-            // It can only have panicked, and has said so.
-            let _ = writer.join();
+            writer.join();
         }
     }
 }
@@ -264,8 +263,7 @@ impl Opened {
         };
         let started = writer.begin(incarnation).and_then(|()| {
             let (sender, queue) = mpsc::channel(QUEUE_OPERATIONS_MAX);
-            let thread = thread::Builder::new().name("wal".to_owned());
-            Ok((sender, thread.spawn(move || writer.run(queue))?))
+            Ok((sender, Thread::start("wal", writer.run(queue))?))
         });
         let (sender, thread) = started.map_err(failed)?;
         let shared = Shared { index, queue: Some(sender), writer: Some(thread), fatal: fatal_seen };

@@ -104,21 +104,22 @@ impl Writer {
         let mut pending = Pending::new(self.state);
         pending.push(&Record::Incarnation(incarnation));
         self.index().state.incarnation = incarnation;
-        self.write(pending)
+        self.write(&mut pending)?;
+        self.sync(&pending)
     }
 
     /// Serves the queue until its senders are gone.
-    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Operation>) {
-        while let Some(first) = queue.blocking_recv() {
-            self.commit(first, &mut queue);
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Operation>) {
+        while let Some(first) = queue.recv().await {
+            self.commit(first, &mut queue).await;
             // Deleting a large file takes milliseconds: one at a time, so that writes go on.
             while self.delete_oldest() && queue.is_empty() {}
         }
-        self.close();
+        self.close().await;
     }
 
     /// Writes `first` and what is queued behind it.
-    fn commit(&mut self, first: Operation, queue: &mut mpsc::Receiver<Operation>) {
+    async fn commit(&mut self, first: Operation, queue: &mut mpsc::Receiver<Operation>) {
         let mut batch = Batch::new(self.state);
         batch.add(first);
         while !batch.is_full()
@@ -129,40 +130,52 @@ impl Writer {
         let Batch { full, open, waiting, committed } = batch;
         self.committed = committed.or(self.committed);
 
-        let result =
-            if waiting.is_empty() { self.note_committed() } else { self.write_all(full, open) };
+        let result = if waiting.is_empty() {
+            self.note_committed()
+        } else {
+            self.write_all(full, open).await
+        };
         let result = result.map_err(|error| self.fail(&error));
         for done in waiting {
             done(result.clone());
         }
     }
 
-    fn write_all(&mut self, full: Vec<Pending>, mut last: Pending) -> io::Result<()> {
+    async fn write_all(&mut self, full: Vec<Pending>, mut last: Pending) -> io::Result<()> {
         self.check()?;
         if let Some(committed) = self.committed.take() {
             last.push(&Record::Committed(committed));
         }
-        for pending in full {
-            self.write(pending)?;
+        for mut pending in full.into_iter().chain([last]) {
+            if pending.frame.is_empty() {
+                continue;
+            }
+            self.write(&mut pending)?;
+            if let Some(time) = self.disk.sync_time() {
+                tokio::time::sleep(time).await;
+            }
+            self.sync(&pending)?;
         }
-        self.write(last)
+        Ok(())
     }
 
-    /// Writes a frame and syncs it.
-    fn write(&mut self, mut pending: Pending) -> io::Result<()> {
-        if pending.frame.is_empty() {
-            return Ok(());
-        }
+    /// Writes a frame behind the last.
+    fn write(&mut self, pending: &mut Pending) -> io::Result<()> {
         let size = pending.frame.size() as u64;
         if self.segment.end + size > self.segment_bytes {
             self.roll()?;
         }
         let Segment { number, end, .. } = self.segment;
         self.fill(end + size)?;
-        self.segment.file.write_at(end, pending.frame.seal(number, end))?;
+        self.segment.file.write_at(end, pending.frame.seal(number, end))
+    }
+
+    /// Syncs the frame that was written last.
+    fn sync(&mut self, pending: &Pending) -> io::Result<()> {
         self.segment.file.sync()?;
 
-        self.segment.end += size;
+        let Segment { number, end, .. } = self.segment;
+        self.segment.end += pending.frame.size() as u64;
         self.state = pending.state;
         let index_max = pending.entries.iter().map(|(position, ..)| position.index).max();
         self.segment.index_max = self.segment.index_max.max(index_max);
@@ -239,15 +252,13 @@ impl Writer {
     }
 
     /// Writes what nobody waited for.
-    fn close(mut self) {
-        let closed = self.check().and_then(|()| {
-            let last = Pending::new(self.state);
-            if self.committed.is_some() {
-                self.write_all(Vec::new(), last)?;
-            }
-            self.raise_floor()
-        });
-        if let Err(error) = closed {
+    async fn close(mut self) {
+        let last = Pending::new(self.state);
+        let written = match self.committed {
+            Some(_) => self.write_all(Vec::new(), last).await,
+            None => self.check(),
+        };
+        if let Err(error) = written.and_then(|()| self.raise_floor()) {
             self.fail(&error);
         }
     }

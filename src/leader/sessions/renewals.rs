@@ -1,11 +1,12 @@
 //! Leases: extended by what a worker asks, ended by its silence or its leave.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quorate_model::command::EndLease;
 use quorate_model::{Command, Epoch, LeaseEnd, Request, State, WorkerId};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
@@ -94,7 +95,7 @@ impl Sessions {
             let wait = async {
                 match next {
                     Some(_) if pending => tokio::time::sleep(RETRY_AFTER).await,
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    Some(at) => tokio::time::sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             };

@@ -1,7 +1,8 @@
 //! Which server to try next, and when.
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
+
+use quorate_raft::machine;
 
 /// Before the first try after a failure: elections take longer than this.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -49,7 +50,7 @@ impl Dial {
         // By half: an election that ends in a pause is noticed a third of its time late.
         self.pause = (pause + pause / 2).min(PAUSE_MAX);
         // Between half of it and all of it, so that workers do not come all at once.
-        let random = u32::try_from(RandomState::new().hash_one(()) % 1_000).unwrap_or(0);
+        let random = u32::try_from(machine::random() % 1_000).unwrap_or(0);
         pause / 2 + pause / 2 * random / 1_000
     }
 
