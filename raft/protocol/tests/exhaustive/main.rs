@@ -3,6 +3,8 @@
 
 #![allow(clippy::print_stdout, reason = "how far a model went is for people")]
 
+mod fire_once;
+mod fire_once_rules;
 mod lease;
 mod lease_rules;
 
@@ -22,17 +24,24 @@ where
     checker
 }
 
-/// How to break a property in a few steps; `None` if it cannot be broken.
-fn counterexample<M>(model: M, property: &'static str) -> Option<Vec<M::Action>>
+/// How to break a property in the fewest steps; `None` if that takes more than `steps_max`.
+fn counterexample<M>(
+    model: impl Fn() -> M,
+    property: &'static str,
+    steps_max: usize,
+) -> Option<Vec<M::Action>>
 where
     M: Model + Send + Sync + 'static,
     M::State: std::fmt::Debug + std::hash::Hash + Send + Sync + Clone + PartialEq,
     M::Action: std::fmt::Debug + PartialEq + Clone,
 {
-    let wanted = HasDiscoveries::AnyOf([property].into());
-    // In one thread, so that it is the same at each run.
-    let checker = model.checker().finish_when(wanted).spawn_bfs().join();
-    checker.discovery(property).map(stateright::Path::into_actions)
+    // Deeper and deeper, for of those found in one go the checker keeps the last.
+    (1..=steps_max).find_map(|steps| {
+        let wanted = HasDiscoveries::AnyOf([property].into());
+        let checker = model().checker().target_max_depth(steps + 2).threads(threads());
+        let checker = checker.finish_when(wanted).spawn_bfs().join();
+        checker.discovery(property).map(stateright::Path::into_actions)
+    })
 }
 
 fn threads() -> usize {
