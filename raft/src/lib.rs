@@ -5,6 +5,8 @@ mod clock;
 pub mod codec;
 mod error;
 mod forward;
+#[cfg(test)]
+mod fuzz;
 mod history;
 pub mod identity;
 mod leadership;

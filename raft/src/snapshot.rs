@@ -252,6 +252,8 @@ impl SnapshotFile {
 #[derive(Debug)]
 pub(crate) struct SnapshotReader {
     file: BufReader<File>,
+    /// The size of the file.
+    bytes: u64,
     head: Head,
     /// The section read last, and how much of it is used up.
     section: Section,
@@ -261,7 +263,9 @@ pub(crate) struct SnapshotReader {
 
 impl SnapshotReader {
     pub(crate) fn open(snapshot: &SnapshotFile) -> io::Result<Self> {
-        let mut file = BufReader::with_capacity(SECTION_BYTES, File::open(&snapshot.path)?);
+        let file = File::open(&snapshot.path)?;
+        let bytes = file.metadata()?.len();
+        let mut file = BufReader::with_capacity(SECTION_BYTES, file);
         let mut magic = [0; MAGIC.len()];
         file.read_exact(&mut magic)?;
         let mut format = [0; 4];
@@ -277,7 +281,7 @@ impl SnapshotReader {
             return Err(broken("it has no head"));
         };
         let section = read_section(&mut file)?;
-        Ok(Self { file, head, section, used: 0, sections: 2 })
+        Ok(Self { file, bytes, head, section, used: 0, sections: 2 })
     }
 
     pub(crate) fn meta(&self) -> io::Result<SnapshotMeta> {
@@ -290,7 +294,8 @@ impl SnapshotReader {
 
     /// The state. First.
     pub(crate) fn state(&mut self) -> io::Result<State> {
-        let state = codec::decode_from(&mut Stream { reader: self, history: false })?;
+        let bytes = self.bytes;
+        let state = codec::decode_from(&mut Stream { reader: self, history: false }, bytes)?;
         while matches!(&self.section, Section::State(piece) if self.used == piece.len()) {
             self.advance()?;
         }
@@ -299,11 +304,12 @@ impl SnapshotReader {
 
     /// The next record of the history. After the state.
     pub(crate) fn next_record(&mut self) -> io::Result<Option<Record>> {
+        let bytes = self.bytes;
         let mut stream = Stream { reader: self, history: true };
         if stream.fill_buf()?.is_empty() {
             return Ok(None);
         }
-        codec::decode_from(&mut stream).map(Some)
+        codec::decode_from(&mut stream, bytes).map(Some)
     }
 
     /// Passes over the history, and checks that the end is where it should be. Last.

@@ -3,6 +3,7 @@
 //! `QUORATE_SEEDS` many.
 
 mod dice;
+mod fuzz;
 mod nonsense;
 mod notation;
 mod replicas;

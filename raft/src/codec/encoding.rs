@@ -83,9 +83,27 @@ pub(crate) fn encode_into<T: Serialize + ?Sized>(
     Ok(())
 }
 
-/// Decodes a value of any size, which a checksum vouches for.
-pub(crate) fn decode_from<T: DeserializeOwned>(reader: &mut impl io::Read) -> io::Result<T> {
-    let config = bincode::config::standard();
+/// Decodes a value of any size out of something that holds `bytes` at most. A checksum vouches
+/// for what was written, but not for who wrote it: a length that was made up must not make us
+/// allocate what is not there, since where that fails the process ends.
+pub(crate) fn decode_from<T: DeserializeOwned>(
+    reader: &mut impl io::Read,
+    bytes: u64,
+) -> io::Result<T> {
+    const MIB: usize = 1 << 20;
+    // The limit is a constant to bincode, so there are a few of them. Each allows what it is for
+    // sixteen times, as small numbers take more room in memory.
+    match bytes {
+        0..=0xf_ffff => decode_within::<T, { 16 * MIB }>(reader),
+        0x10_0000..=0xfff_ffff => decode_within::<T, { 4_096 * MIB }>(reader),
+        0x1000_0000.. => decode_within::<T, { 1_048_576 * MIB }>(reader),
+    }
+}
+
+fn decode_within<T: DeserializeOwned, const BYTES_MAX: usize>(
+    reader: &mut impl io::Read,
+) -> io::Result<T> {
+    let config = bincode::config::standard().with_limit::<BYTES_MAX>();
     bincode::serde::decode_from_std_read(reader, config)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
 }
@@ -136,5 +154,15 @@ mod tests {
         assert!(decode_entry(&longer).is_err());
         let later = LogEntry([&[2], &sound[1..]].concat().into());
         assert!(decode_entry(&later).unwrap_err().to_string().contains("format 2"));
+    }
+
+    #[test]
+    fn allocates_nothing_for_a_length_that_was_made_up() {
+        let mut text = vec![253];
+        for length in [u64::MAX, u64::MAX / 2, 1 << 46, 1 << 36] {
+            text.truncate(1);
+            text.extend(length.to_le_bytes());
+            assert!(decode_from::<String>(&mut text.as_slice(), text.len() as u64).is_err());
+        }
     }
 }

@@ -152,5 +152,6 @@ fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, HistoryError> {
     if format != FORMAT {
         return Err(HistoryError(format!("a value of format {format}: a newer version wrote it")));
     }
-    codec::decode_from(&mut body).map_err(|error| HistoryError(error.to_string()))
+    let length = body.len() as u64;
+    codec::decode_from(&mut body, length).map_err(|error| HistoryError(error.to_string()))
 }

@@ -4,6 +4,7 @@
 
 mod commit;
 mod crash;
+mod fuzz;
 mod identity;
 mod model;
 mod sim_disk;
