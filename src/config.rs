@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use quorate_model::Containment;
 use serde::Deserialize;
 
 /// Where a node listens unless told otherwise: loopback, since whoever reaches it may run code.
@@ -41,6 +42,8 @@ pub(crate) struct Config {
     pub(crate) labels: BTreeMap<String, String>,
     /// How many tasks its worker runs at once. Unset: by the number of cores.
     pub(crate) slots: Option<u32>,
+    /// How its worker holds the processes of a task together, if that can be had.
+    pub(crate) containment: Containment,
     /// Whether it runs tasks at all.
     pub(crate) worker: bool,
     /// How long a worker may go unheard before its tasks are given to others.
@@ -69,6 +72,8 @@ pub(crate) struct Overrides {
     pub(crate) labels: Option<BTreeMap<String, String>>,
     /// See [`Config::slots`].
     pub(crate) slots: Option<u32>,
+    /// See [`Config::containment`].
+    pub(crate) containment: Option<Containment>,
     /// See [`Config::worker`].
     pub(crate) worker: Option<bool>,
     /// See [`Config::lease`]: a span with a unit, as `10s`.
@@ -185,6 +190,7 @@ impl Overrides {
             "QUORATE_NAME" => self.name = Some(value.to_owned()),
             "QUORATE_LABELS" => self.labels = Some(list().map(label).collect::<Result<_, _>>()?),
             "QUORATE_SLOTS" => self.slots = Some(parse(value)?),
+            "QUORATE_CONTAINMENT" => self.containment = Some(parse(value)?),
             "QUORATE_WORKER" => self.worker = Some(parse(value)?),
             "QUORATE_LEASE" => self.lease = Some(parse(value)?),
             "QUORATE_ELECTION_TIMEOUT" => self.election_timeout = Some(parse(value)?),
@@ -204,6 +210,7 @@ impl Overrides {
             name: self.name.or(other.name),
             labels: self.labels.or(other.labels),
             slots: self.slots.or(other.slots),
+            containment: self.containment.or(other.containment),
             worker: self.worker.or(other.worker),
             lease: self.lease.or(other.lease),
             election_timeout: self.election_timeout.or(other.election_timeout),
@@ -225,6 +232,7 @@ impl Overrides {
             name: self.name,
             labels: self.labels.unwrap_or_default(),
             slots: self.slots,
+            containment: self.containment.unwrap_or(Containment::Pidns),
             worker: self.worker.unwrap_or(true),
             lease: self.lease.map_or(LEASE_DEFAULT, |span| span.0),
             election_timeout: self.election_timeout.map_or(ELECTION_TIMEOUT_DEFAULT, |span| span.0),

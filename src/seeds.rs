@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use quorate_model::{Containment, Name};
+use quorate_model::Name;
 use quorate_raft::ClusterId;
 use quorate_raft::codec::{self, Service};
 
@@ -63,7 +63,7 @@ pub(crate) fn profile(
     let label = |(name, value): (&String, &String)| Ok((name.parse::<Name>()?, value.clone()));
     let labels = labels.iter().map(label).collect::<Result<_, _>>()?;
     let slots = slots.unwrap_or_else(default_slots);
-    Ok(Profile { name, labels, slots, containment: Containment::Pgroup })
+    Ok(Profile { name, labels, slots })
 }
 
 /// The host's name; `worker` if it has none that can be used.

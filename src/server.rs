@@ -141,10 +141,13 @@ impl Server {
         self.node.stopped().await
     }
 
-    /// Stops: the worker's lease is given back, then leadership is handed over, then the rest.
-    pub(crate) async fn shutdown(self) {
-        if let Some(worker) = self.worker {
-            worker.stop(DRAIN).await;
+    /// Stops: the worker leaves what runs or gives its lease back, then leadership is handed
+    /// over, then the rest.
+    pub(crate) async fn shutdown(self, farewell: Farewell) {
+        match (self.worker, farewell) {
+            (Some(worker), Farewell::Leave) => worker.stop(DRAIN).await,
+            (Some(worker), Farewell::Return) => worker.detach().await,
+            (None, _) => {}
         }
         self.node.shutdown().await;
         self.stop.cancel();
@@ -190,6 +193,16 @@ async fn join(config: &Config, advertised: &str) -> Result<Start, StartError> {
         tokio::time::sleep(config.election_timeout).await;
     }
     Err(StartError::Join(refusal))
+}
+
+/// How a server goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Farewell {
+    /// For long: its tasks are stopped, and run again elsewhere.
+    Leave,
+    /// For a moment, as in an upgrade: its tasks run on, and the next process takes them over
+    /// if it comes within the lease.
+    Return,
 }
 
 /// What a connection leads to.
@@ -291,5 +304,7 @@ fn worker_options(
 ) -> Result<WorkerOptions, StartError> {
     let profile = seeds::profile(config.name.as_deref(), &config.labels, config.slots)?;
     let servers = Seeds::new(vec![advertised.to_owned()], node.cluster());
-    Ok(WorkerOptions::new(config.data.join("worker"), profile, Arc::new(servers)))
+    let mut options = WorkerOptions::new(config.data.join("worker"), profile, Arc::new(servers));
+    options.keeper.containment = config.containment;
+    Ok(options)
 }

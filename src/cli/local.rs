@@ -20,7 +20,7 @@ use super::signals::Interrupts;
 use super::watch::Follow;
 use super::{document, say, stdout};
 use crate::config::Overrides;
-use crate::server::Server;
+use crate::server::{Farewell, Server};
 
 /// Lines of the log of a failed task that are shown.
 const LOG_LINES_SHOWN: u64 = 10;
@@ -61,7 +61,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     let server = Server::start(config(scratch.path())?).await?;
     let outcome = on_node(&Client::new([server.url()])?, &start, &args, &mut interrupts).await;
     // Also where it failed: nothing that runs is left behind.
-    server.shutdown().await;
+    server.shutdown(Farewell::Leave).await;
     outcome
 }
 

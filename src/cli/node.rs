@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use anyhow::bail;
 
+use quorate_model::Containment;
 use quorate_raft::ClusterId;
 
 use super::exit::Exit;
-use super::signals::Stops;
+use super::signals::{Stop, Stops};
 use super::stdout;
 use crate::config::{Config, Overrides, Span};
 use crate::seeds::{self, Seeds};
-use crate::server::Server;
+use crate::server::{Farewell, Server};
 use crate::worker::{Worker, WorkerOptions};
 
 /// How long running tasks may go on once a worker was told to stop: what Kubernetes gives.
@@ -75,12 +76,15 @@ pub(super) struct KeeperArgs {
     /// The worker's folder
     #[arg(long)]
     dir: PathBuf,
+    /// How to hold the processes of a task together, at best
+    #[arg(long)]
+    containment: Containment,
 }
 
 /// Starts and kills the tasks of a worker, in a process with one thread.
 pub(super) fn keeper(args: &KeeperArgs) -> Exit {
     crate::telemetry::init("info");
-    match crate::worker::keeper::run(&args.dir) {
+    match crate::worker::keeper::run(&args.dir, args.containment) {
         ExitCode::SUCCESS => Exit::Done,
         _ => Exit::Error,
     }
@@ -98,6 +102,10 @@ struct WorkerSettings {
     /// How many tasks to run at once [default: by the number of cores]
     #[arg(long)]
     slots: Option<u32>,
+    /// How to hold the processes of a task together, at best: pidns, cgroup or pgroup
+    /// [default: pidns]
+    #[arg(long, value_name = "HOW")]
+    containment: Option<Containment>,
 }
 
 impl From<ServerArgs> for Overrides {
@@ -113,6 +121,7 @@ impl From<ServerArgs> for Overrides {
             name: args.worker.name,
             labels: (!labels.is_empty()).then_some(labels),
             slots: args.worker.slots,
+            containment: args.worker.containment,
             worker: args.no_worker.then_some(false),
             lease: args.lease,
             election_timeout: args.election_timeout,
@@ -129,22 +138,27 @@ pub(super) async fn server(args: ServerArgs) -> anyhow::Result<Exit> {
     crate::telemetry::init("info");
     let file = args.config.clone();
     let config = Config::load(file.as_deref(), args.into())?;
+    let is_dev = config.dev;
     let mut stops = Stops::new()?;
     let server = tokio::select! {
         server = Server::start(config) => server?,
-        () = stops.next() => return Ok(Exit::Done),
+        _ = stops.next() => return Ok(Exit::Done),
     };
     let mut out = stdout();
     writeln!(out, "listening on {}", server.url())?;
     out.flush()?;
-    tokio::select! {
+    let stop = tokio::select! {
         reason = server.stopped() => bail!("the node has stopped: {reason}"),
-        () = stops.next() => {}
-    }
+        stop = stops.next() => stop,
+    };
+    let farewell = match stop {
+        Stop::Terminate if !is_dev => Farewell::Return,
+        Stop::Terminate | Stop::Interrupt => Farewell::Leave,
+    };
     tokio::select! {
-        () = server.shutdown() => Ok(Exit::Done),
+        () = server.shutdown(farewell) => Ok(Exit::Done),
         // Asked twice: leadership and tasks are then left as they are.
-        () = stops.next() => Ok(Exit::Interrupted),
+        _ = stops.next() => Ok(Exit::Interrupted),
     }
 }
 
@@ -155,16 +169,21 @@ pub(super) async fn server(args: ServerArgs) -> anyhow::Result<Exit> {
 /// If it does not start.
 pub(super) async fn worker(args: WorkerArgs) -> anyhow::Result<Exit> {
     crate::telemetry::init("info");
-    let WorkerSettings { name, labels, slots } = args.worker;
+    let WorkerSettings { name, labels, slots, containment } = args.worker;
     let profile = seeds::profile(name.as_deref(), &labels.into_iter().collect(), slots)?;
     let servers = args.server.iter().map(|server| host_and_port(server)).collect();
     let servers = Arc::new(Seeds::new(servers, ClusterId::NONE));
     let mut stops = Stops::new()?;
-    let worker = Worker::start(WorkerOptions::new(args.data, profile, servers))?;
-    stops.next().await;
+    let mut options = WorkerOptions::new(args.data, profile, servers);
+    options.keeper.containment = containment.unwrap_or(options.keeper.containment);
+    let worker = Worker::start(options)?;
+    if stops.next().await == Stop::Terminate {
+        worker.detach().await;
+        return Ok(Exit::Done);
+    }
     tokio::select! {
         () = worker.stop(PATIENCE) => Ok(Exit::Done),
-        () = stops.next() => Ok(Exit::Interrupted),
+        _ = stops.next() => Ok(Exit::Interrupted),
     }
 }
 

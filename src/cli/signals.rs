@@ -27,6 +27,15 @@ impl Interrupts {
     }
 }
 
+/// How a process was asked to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// By Ctrl-C: somebody has enough of it.
+    Interrupt,
+    /// By SIGTERM, as service managers do, also when they are about to start it again.
+    Terminate,
+}
+
 /// The two ways in which a process is asked to stop.
 #[derive(Debug)]
 pub(crate) struct Stops {
@@ -45,11 +54,11 @@ impl Stops {
         Ok(Self { interrupts: Interrupts::new()?, terminate })
     }
 
-    /// Waits until it is asked to stop, once more.
-    pub(crate) async fn next(&mut self) {
+    /// Waits until it is asked to stop, once more, and says how.
+    pub(crate) async fn next(&mut self) -> Stop {
         tokio::select! {
-            () = self.interrupts.next() => {}
-            _ = self.terminate.recv() => {}
+            () = self.interrupts.next() => Stop::Interrupt,
+            _ = self.terminate.recv() => Stop::Terminate,
         }
     }
 }

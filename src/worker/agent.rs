@@ -6,20 +6,20 @@
 
 mod ended;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::pending;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quorate_model::{Dispatch, DurationMs, Outcome, StopReason, TaskId, Usage};
+use quorate_model::{Containment, Dispatch, DurationMs, Outcome, StopReason, TaskId, Usage};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use super::attempt::{self, Departure, Finished, Host, Prepared};
-use super::keeper::{Keeper, Key, Note, Order, Program};
+use super::attempt::{self, Attempt, Departure, Finished, Host, Prepared};
+use super::keeper::{Exit, Keeper, Key, Note, Order, Program, Said, VERSION};
 use super::outbox::{Journal, Outbox};
 use super::standing::Standing;
 use super::status::Counters;
@@ -28,6 +28,10 @@ use ended::Ended;
 
 /// How soon to try again to start a keeper.
 const KEEPER_RETRY: Duration = Duration::from_millis(100);
+
+/// How many ended attempts the keeper may go on holding: it is told to forget them together,
+/// as it has better things to do than to wake up for each.
+const SETTLED_MAX: usize = 32;
 
 /// What the session asks of the agent.
 #[derive(Debug)]
@@ -38,6 +42,8 @@ pub(crate) enum Wish {
     Stop(Dispatch, StopReason),
     /// Kill everything without a report, and answer when nothing runs.
     Quiesce(oneshot::Sender<()>),
+    /// Let go of everything that runs, for the next agent to take over.
+    Detach,
     /// Start nothing more; answer when nothing runs. What still does after a while is stopped.
     Drain {
         /// How long tasks may run on.
@@ -65,8 +71,8 @@ pub(crate) struct Setup {
     pub(crate) outbox: Arc<Outbox>,
     /// Its file.
     pub(crate) journal: Journal,
-    /// Told once a keeper is ready.
-    pub(crate) ready: watch::Sender<bool>,
+    /// Told how tasks are contained once a keeper is ready.
+    pub(crate) ready: watch::Sender<Option<Containment>>,
     /// Told what happens.
     pub(crate) counters: Arc<Counters>,
 }
@@ -81,6 +87,11 @@ pub(crate) struct Agent {
     /// At most one attempt of a task lives.
     live: BTreeMap<TaskId, Live>,
     by_key: HashMap<Key, TaskId>,
+    /// What the keeper holds of all that live. Until it has told all, only those it has told.
+    told: BTreeSet<Key>,
+    /// Attempts that the keeper may forget.
+    settled: Vec<Key>,
+    containment: Option<Containment>,
     watched: JoinSet<Finished>,
     /// Accepted while there was no keeper.
     waiting: Vec<StartTask>,
@@ -116,6 +127,9 @@ impl Agent {
             next_key: 0,
             live: BTreeMap::new(),
             by_key: HashMap::new(),
+            told: BTreeSet::new(),
+            settled: Vec::new(),
+            containment: None,
             watched: JoinSet::new(),
             waiting: Vec::new(),
             ended: Ended::default(),
@@ -124,16 +138,17 @@ impl Agent {
         }
     }
 
-    /// Works until the session has gone; then lets go of the keeper, which kills what runs,
-    /// and waits for it.
+    /// Works until the session has gone; then has the keeper kill what runs and end, unless it
+    /// was told to leave it running.
     pub(crate) async fn run(mut self, mut wishes: mpsc::Receiver<Wish>) {
-        self.start_keeper();
-        loop {
+        self.find_keeper();
+        let is_detached = loop {
             let timer = self.next_timer();
             tokio::select! {
                 wish = wishes.recv() => match wish {
+                    Some(Wish::Detach) => break true,
                     Some(wish) => self.grant(wish).await,
-                    None => break,
+                    None => break false,
                 },
                 note = next_note(&mut self.keeper) => self.heed(note).await,
                 Some(finished) = self.watched.join_next() => match finished {
@@ -145,10 +160,14 @@ impl Agent {
                 () = sleep_until(timer) => self.tick().await,
             }
             self.answer_who_waits();
-        }
+        };
         self.setup.standing.detach();
-        if let Some(mut child) = self.keeper.take().and_then(Keeper::let_go) {
-            let _ = tokio::task::spawn_blocking(move || child.wait()).await;
+        if is_detached {
+            tracing::info!(running = self.live.len(), "leaving what runs to the next agent");
+            let settled = std::mem::take(&mut self.settled);
+            self.order(&Order::Forget(settled)).await;
+        } else if let Some(keeper) = self.keeper.take() {
+            keeper.end().await;
         }
         if let Err(error) = self.setup.journal.close(&self.setup.outbox) {
             tracing::warn!(%error, "the outbox cannot be closed");
@@ -168,6 +187,7 @@ impl Agent {
                     self.order(&Order::KillAll).await;
                 }
             }
+            Wish::Detach => {} // It ends the loop.
             Wish::Drain { patience, done } => {
                 self.drop_waiting();
                 let until = Some(Instant::now() + patience);
@@ -240,6 +260,7 @@ impl Agent {
     }
 
     async fn launch(&mut self, start: StartTask) {
+        self.forget_settled().await;
         let dispatch = start.dispatch;
         let key = Key(self.next_key);
         self.next_key += 1;
@@ -252,21 +273,52 @@ impl Agent {
                     return;
                 }
             };
-        let (sender, departure) = oneshot::channel();
-        let live = Live { dispatch, key, departure: Some(sender), is_void: false };
-        self.live.insert(dispatch.task, live);
-        self.by_key.insert(key, dispatch.task);
-        self.watched.spawn(attempt.watch(departure));
-        self.setup.counters.started(self.live.len());
+        let fds: Vec<_> = pipes.iter().map(AsFd::as_fd).chain(attempt.pipes()).collect();
+        let sent = match &self.keeper {
+            Some(keeper) => keeper.send(&Order::Start(spawn), &fds).await,
+            None => Ok(()),
+        };
+        drop(fds);
+        drop(pipes);
         tracing::debug!(%dispatch, "starting");
-        let pipes = pipes.each_ref().map(|pipe| pipe.as_fd());
-        let Some(keeper) = &self.keeper else { return };
-        if let Err(error) = keeper.send(&Order::Start(spawn), &pipes).await
+        self.watch(key, attempt);
+        if let Err(error) = sent
             && error.kind() == io::ErrorKind::ArgumentListTooLong
         {
             self.depart(key, Departure::Refused(error.to_string()));
         }
         // With any other error the keeper is gone, and so will be whatever it had started.
+    }
+
+    fn watch(&mut self, key: Key, attempt: Attempt) {
+        let (sender, departure) = oneshot::channel();
+        let dispatch = attempt.dispatch();
+        let live = Live { dispatch, key, departure: Some(sender), is_void: false };
+        self.live.insert(dispatch.task, live);
+        self.by_key.insert(key, dispatch.task);
+        self.watched.spawn(attempt.watch(departure));
+        self.setup.counters.started(self.live.len());
+    }
+
+    /// Takes over a task that an earlier agent had started.
+    fn take_over(&mut self, key: Key, memo: &[u8], exit: Option<Exit>, pipes: Vec<OwnedFd>) {
+        self.next_key = self.next_key.max(key.0 + 1);
+        self.told.insert(key);
+        if !self.by_key.contains_key(&key) {
+            match attempt::take_over(memo, pipes, &self.setup.host) {
+                // It had ended for the earlier agent too, which had no time to say so.
+                Ok(attempt) if self.knows(&attempt.dispatch()) => self.settled.push(key),
+                Ok(attempt) => {
+                    tracing::info!(dispatch = %attempt.dispatch(), "taken over");
+                    self.watch(key, attempt);
+                }
+                // Nobody can tell what it is: as long as it runs, it runs under the lease.
+                Err(reason) => tracing::error!(?key, reason, "a task cannot be taken over"),
+            }
+        }
+        if let Some(exit) = exit {
+            self.depart(key, Departure::Exited(exit));
+        }
     }
 
     /// Stops an attempt, or sees to it that it never begins.
@@ -295,9 +347,10 @@ impl Agent {
 
     /// Takes in that an attempt has ended and everything about it is written.
     fn finish(&mut self, finished: Finished) {
-        let Finished { dispatch, outcome, usage, place } = finished;
+        let Finished { dispatch, outcome, usage, workspace } = finished;
         let is_void = self.live.remove(&dispatch.task).is_some_and(|live| {
             self.by_key.remove(&live.key);
+            self.settled.push(live.key);
             live.is_void
         });
         self.setup.host.logs.end(dispatch.task, dispatch.attempt);
@@ -309,9 +362,7 @@ impl Agent {
         } else {
             self.tell(dispatch, outcome, usage);
         }
-        if !place.clear_if_empty() {
-            tokio::task::spawn_blocking(move || place.clear());
-        }
+        self.setup.host.workspaces.give_back(workspace);
     }
 
     /// Reports the end of an attempt, which then never starts again.
@@ -326,15 +377,30 @@ impl Agent {
         }
     }
 
-    async fn heed(&mut self, note: io::Result<Option<Note>>) {
-        match note {
-            Ok(Some(Note::Exited(exit))) => self.depart(exit.key, Departure::Exited(exit)),
-            Ok(Some(Note::Refused { key, reason })) => {
-                self.depart(key, Departure::Refused(reason));
-            }
-            Ok(Some(Note::Ready)) => self.begin().await,
+    async fn heed(&mut self, said: io::Result<Option<Said>>) {
+        match said {
+            Ok(Some((note, fds))) => self.heed_note(note, fds).await,
             Ok(None) => self.lose_keeper("it is gone"),
             Err(error) => self.lose_keeper(&error.to_string()),
+        }
+    }
+
+    async fn heed_note(&mut self, note: Note, fds: Vec<OwnedFd>) {
+        match note {
+            Note::Welcome { version: VERSION, containment, term } => {
+                self.containment = Some(containment);
+                self.told.clear();
+                if let Some(term) = term {
+                    self.setup.standing.inherit(term);
+                }
+            }
+            Note::Welcome { version, .. } => {
+                self.lose_keeper(&format!("it is of another version and speaks {version}"));
+            }
+            Note::Held { key, memo, exit } => self.take_over(key, &memo, exit, fds),
+            Note::Ready => self.begin().await,
+            Note::Exited(exit) => self.depart(exit.key, Departure::Exited(exit)),
+            Note::Refused { key, reason } => self.depart(key, Departure::Refused(reason)),
         }
     }
 
@@ -346,23 +412,25 @@ impl Agent {
         }
     }
 
-    /// Nothing of an earlier keeper is left: what it ran is lost, and work may begin.
+    /// The keeper has told all that it holds: what else lived is lost, and work may begin.
     async fn begin(&mut self) {
         let Some(keeper) = &self.keeper else { return };
         self.setup.standing.attach(keeper.line());
         self.is_ready = true;
         for key in self.by_key.keys().copied().collect::<Vec<_>>() {
-            self.depart(key, Departure::KeeperLost);
+            if !self.told.contains(&key) {
+                self.depart(key, Departure::KeeperLost);
+            }
         }
-        self.setup.ready.send_replace(true);
+        self.setup.ready.send_replace(self.containment);
         for start in std::mem::take(&mut self.waiting) {
             self.grant_start(start).await;
         }
     }
 
-    fn start_keeper(&mut self) {
+    fn find_keeper(&mut self) {
         self.retry_at = None;
-        match Keeper::start(&self.setup.keeper, &self.setup.dir) {
+        match Keeper::find_or_start(&self.setup.keeper, &self.setup.dir) {
             Ok(keeper) => self.keeper = Some(keeper),
             Err(error) => self.lose_keeper(&error.to_string()),
         }
@@ -374,6 +442,14 @@ impl Agent {
         self.keeper = None;
         self.is_ready = false;
         self.retry_at = Some(Instant::now() + KEEPER_RETRY);
+    }
+
+    /// Tells the keeper what it may forget, once that is worth a word.
+    async fn forget_settled(&mut self) {
+        if self.settled.len() >= SETTLED_MAX {
+            let settled = std::mem::take(&mut self.settled);
+            self.order(&Order::Forget(settled)).await;
+        }
     }
 
     async fn order(&mut self, order: &Order) {
@@ -391,7 +467,7 @@ impl Agent {
     async fn tick(&mut self) {
         let now = Instant::now();
         if self.retry_at.is_some_and(|at| at <= now) {
-            self.start_keeper();
+            self.find_keeper();
         }
         if self.setup.journal.sync_due().is_some_and(|at| at <= now) {
             self.sync();
@@ -432,7 +508,7 @@ impl Agent {
 }
 
 /// What the keeper says next; for ever nothing if there is none.
-async fn next_note(keeper: &mut Option<Keeper>) -> io::Result<Option<Note>> {
+async fn next_note(keeper: &mut Option<Keeper>) -> io::Result<Option<Said>> {
     match keeper {
         Some(keeper) => keeper.next().await,
         None => pending().await,

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use quorate_model::{Containment, Name, Registration};
+use quorate_model::{Name, Registration};
 
 /// The file with the registration.
 const FILE: &str = "registration";
@@ -19,8 +19,6 @@ pub(crate) struct Profile {
     pub(crate) labels: BTreeMap<Name, String>,
     /// How many tasks at once.
     pub(crate) slots: u32,
-    /// How it holds the processes of a task together.
-    pub(crate) containment: Containment,
 }
 
 /// The registration that the cluster gave last, kept over restarts: a worker that names it

@@ -43,7 +43,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use agent::{Agent, Setup, Wish};
-use attempt::{BaseEnv, Host};
+use attempt::{BaseEnv, Host, Workspaces};
 use identity::Identity;
 use logs::Logs;
 use outbox::Outbox;
@@ -54,6 +54,9 @@ pub(crate) use keeper::Program;
 pub(crate) use logs::Retention;
 pub(crate) use session::{Link, Servers};
 pub(crate) use status::{Probe, WorkerStatus};
+
+/// The directory of what is kept of attempts, in that of the worker.
+const ATTEMPTS: &str = "attempts";
 
 /// What the session may ask of the agent before it has to wait: enough for every slot to be
 /// filled and stopped at once on a large machine.
@@ -129,7 +132,8 @@ pub(crate) enum StartError {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Worker;
 
-/// A worker that runs. Dropping it kills its tasks; [`stop`](Self::stop) is kinder.
+/// A worker that runs. Dropping it kills its tasks; [`stop`](Self::stop) is kinder, and
+/// [`detach`](Self::detach) leaves them running.
 #[derive(Debug)]
 pub(crate) struct WorkerHandle {
     wishes: mpsc::Sender<Wish>,
@@ -152,7 +156,7 @@ impl Worker {
     pub(crate) fn start(options: WorkerOptions) -> Result<WorkerHandle, StartError> {
         let WorkerOptions { dir, profile, servers, keeper, kill_after, retention } = options;
         let failed = |error| StartError::Directory(dir.clone(), error);
-        let attempts = dir.join(keeper::ATTEMPTS);
+        let attempts = dir.join(ATTEMPTS);
         fs::create_dir_all(&attempts).map_err(failed)?;
         // Absolute and without links: the processes of this worker are known by it.
         let dir = fs::canonicalize(&dir).map_err(failed)?;
@@ -161,7 +165,7 @@ impl Worker {
         }
         let lock = lock(&dir)?;
         let failed = |error| StartError::Directory(dir.clone(), error);
-        let attempts = dir.join(keeper::ATTEMPTS);
+        let attempts = dir.join(ATTEMPTS);
         let identity = Identity::open(&dir).map_err(failed)?;
         let (outbox, journal) = Outbox::open(&dir).map_err(failed)?;
         let (standing, outbox, counters) = (Arc::default(), Arc::new(outbox), Arc::default());
@@ -169,9 +173,10 @@ impl Worker {
         tokio::spawn(logs::keep_tidy(Arc::downgrade(&logs), retention));
         let env = BaseEnv::of_this_process();
         let kinds = task::Kinds::new(env.path());
-        let host = Host { attempts, env, kinds, logs: Arc::clone(&logs) };
+        let workspaces = Arc::new(Workspaces::new(dir.join(keeper::WORKSPACES)));
+        let host = Host { attempts, workspaces, env, kinds, logs: Arc::clone(&logs) };
         let (wishes, wished) = mpsc::channel(WISHES_MAX);
-        let (ready, is_ready) = watch::channel(false);
+        let (ready, containment) = watch::channel(None);
         let (farewell, is_farewell) = watch::channel(false);
         let slots = profile.slots;
         let agent = Agent::new(Setup {
@@ -195,7 +200,7 @@ impl Worker {
             outbox: Arc::clone(&outbox),
             logs,
             wishes: wishes.clone(),
-            ready: is_ready,
+            containment,
             farewell: is_farewell,
         };
         let (session, agent) = (tokio::spawn(session.run()), Some(agent));
@@ -206,6 +211,15 @@ impl Worker {
 }
 
 impl WorkerHandle {
+    /// Leaves what runs to the next worker in this directory, which takes it over if it comes
+    /// before the lease is over. Reports that wait are on disk.
+    pub(crate) async fn detach(mut self) {
+        let _ = self.wishes.send(Wish::Detach).await;
+        let Some(agent) = self.agent.take() else { return };
+        // Sent, or dropped, when the agent's thread ends.
+        let _ = agent.await;
+    }
+
     /// Lets tasks run on for `patience`, stops the others, has their ends recorded, gives the
     /// lease back, and returns when nothing is left.
     pub(crate) async fn stop(mut self, patience: Duration) {

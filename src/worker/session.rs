@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quorate_api::backend::{Read, ReadError};
-use quorate_model::{DurationMs, Epoch, Registration, WorkerId};
+use quorate_model::{Containment, DurationMs, Epoch, Registration, WorkerId};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -100,8 +100,8 @@ pub(crate) struct Session {
     pub(crate) logs: Arc<Logs>,
     /// The agent.
     pub(crate) wishes: mpsc::Sender<Wish>,
-    /// Whether the keeper has come so far that work may begin.
-    pub(crate) ready: watch::Receiver<bool>,
+    /// How tasks are contained, once the keeper has come so far that work may begin.
+    pub(crate) containment: watch::Receiver<Option<Containment>>,
     /// Set when nothing runs any more and the worker is to leave.
     pub(crate) farewell: watch::Receiver<bool>,
 }
@@ -111,7 +111,7 @@ impl Session {
     pub(crate) async fn run(mut self) {
         let mut farewell = self.farewell.clone();
         tokio::select! {
-            () = said(&mut self.ready) => {}
+            () = known(&mut self.containment) => {}
             () = said(&mut farewell) => return,
         }
         let mut dial = Dial::default();
@@ -230,7 +230,8 @@ impl Session {
     ) -> Result<DurationMs, End> {
         let sent_at = sys::boottime();
         let held = self.standing.held(sent_at);
-        let Profile { name, labels, slots, containment } = self.profile.clone();
+        let Profile { name, labels, slots } = self.profile.clone();
+        let containment = (*self.containment.borrow()).expect("a session begins when it is known");
         let word = match held {
             Some(lease) => FromWorker::Resume { worker: lease.worker, epoch: lease.epoch },
             None => {
@@ -411,6 +412,11 @@ impl Renewals {
 async fn said(thing: &mut watch::Receiver<bool>) {
     // The value is seen under a lock, which nobody may hold while waiting for something else.
     let _ = thing.wait_for(|said| *said).await.map(drop);
+}
+
+/// Waits until it is known how tasks are contained, or whoever would say it is gone.
+async fn known(containment: &mut watch::Receiver<Option<Containment>>) {
+    let _ = containment.wait_for(Option::is_some).await.map(drop);
 }
 
 async fn sleep_until(at: BootNs) {

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use quorate_model::Dispatch;
 
-use super::keeper::{Line, Order};
+use super::keeper::{Line, Order, Term};
 use super::lease::{BootNs, Lease, Refusal};
 use super::sys;
 
@@ -39,6 +39,13 @@ impl Standing {
         let mut inner = self.lock();
         inner.lease = Some(lease);
         inner.tell_keeper();
+    }
+
+    /// Takes over the registration under which an earlier agent had started what runs, unless
+    /// there is one.
+    pub(crate) fn inherit(&self, term: Term) {
+        let Term { worker, epoch, span, warning: _, deadline } = term;
+        self.lock().lease.get_or_insert(Lease { worker, epoch, span, deadline });
     }
 
     /// Takes in the answer to a renewal that was sent at `sent_at`.
@@ -82,8 +89,8 @@ impl Standing {
 impl Inner {
     fn tell_keeper(&self) {
         let (Some(lease), Some(keeper)) = (self.lease, &self.keeper) else { return };
-        let (warning, deadline) = (lease.warning(), lease.deadline);
-        let order = Order::Lease { epoch: lease.epoch, warning, deadline };
+        let Lease { worker, epoch, span, deadline } = lease;
+        let order = Order::Lease(Term { worker, epoch, span, warning: lease.warning(), deadline });
         if let Err(error) = keeper.send(&order) {
             tracing::warn!(%error, "the keeper does not hear of the lease: tasks will be killed");
         }

@@ -1,6 +1,7 @@
 //! Workers, as the cluster knows them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +71,15 @@ impl Containment {
             Self::Cgroup => "cgroup",
             Self::Pgroup => "pgroup",
         }
+    }
+}
+
+impl FromStr for Containment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|containment| containment.text() == text);
+        found.ok_or_else(|| format!("{text:?} is none of {}", Self::ALL.map(Self::text).join(", ")))
     }
 }
 

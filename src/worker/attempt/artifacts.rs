@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Component, Path};
 
 use super::place::Place;
+use super::workspace::Workspace;
 
 /// Artifacts of one attempt: more would be a case for an archive.
 const ARTIFACTS_MAX: usize = 1_000;
@@ -16,17 +17,20 @@ const ARTIFACTS_MAX: usize = 1_000;
 /// # Errors
 ///
 /// In words for people, if one is not there, or is no regular file within the directory.
-pub(super) fn keep(place: &Place, paths: &[String]) -> Result<(), String> {
+pub(super) fn keep(workspace: &Workspace, place: &Place, paths: &[String]) -> Result<(), String> {
     if paths.len() > ARTIFACTS_MAX {
         return Err(format!(
             "{} artifacts are asked for; {ARTIFACTS_MAX} is the most",
             paths.len()
         ));
     }
-    let (work, kept) = (place.work(), place.artifacts());
+    let (work, kept) = (workspace.work(), place.artifacts());
     if !paths.is_empty() {
-        // It must be new: in one that the task made, anything may be a link.
-        fs::create_dir(&kept).map_err(|error| format!("artifacts cannot be kept: {error}"))?;
+        // It must be new: in one that is there already, anything may be a link.
+        place
+            .create()
+            .and_then(|()| fs::create_dir(&kept))
+            .map_err(|error| format!("artifacts cannot be kept: {error}"))?;
     }
     for path in paths {
         let from = find(&work, path).map_err(|reason| format!("the artifact {path:?} {reason}"))?;
@@ -86,36 +90,36 @@ mod tests {
 
     use quorate_model::{Attempt, TaskId};
 
+    use super::super::workspace::Workspaces;
     use super::*;
 
-    fn place(dir: &tempfile::TempDir) -> Place {
+    fn place(dir: &tempfile::TempDir) -> (Workspace, Place) {
         let place = Place::of(dir.path(), TaskId::default(), Attempt(1));
-        place.create().unwrap();
+        let workspace = Workspaces::new(dir.path().join("workspaces")).take().unwrap();
         fs::write(dir.path().join("secret"), "s").unwrap();
-        let work = place.work();
+        let work = workspace.work();
         fs::create_dir(work.join("sub")).unwrap();
         fs::write(work.join("a.csv"), "a").unwrap();
         fs::write(work.join("sub/b.csv"), "b").unwrap();
         symlink(dir.path().join("secret"), work.join("link")).unwrap();
         symlink(dir.path(), work.join("linked")).unwrap();
-        place
+        (workspace, place)
     }
 
     #[test]
     fn keeps_files_also_from_below() {
         let dir = tempfile::tempdir().unwrap();
-        let place = place(&dir);
-        keep(&place, &["a.csv".into(), "./sub/b.csv".into()]).unwrap();
-        place.clear();
+        let (workspace, place) = place(&dir);
+        keep(&workspace, &place, &["a.csv".into(), "./sub/b.csv".into()]).unwrap();
         assert_eq!(fs::read(place.artifacts().join("a.csv")).unwrap(), b"a");
         assert_eq!(fs::read(place.artifacts().join("sub/b.csv")).unwrap(), b"b");
-        assert!(!place.work().exists());
+        assert!(!workspace.work().join("a.csv").exists());
     }
 
     #[test]
     fn refuses_every_way_out_and_what_is_no_file() {
         let dir = tempfile::tempdir().unwrap();
-        let place = place(&dir);
+        let (workspace, place) = place(&dir);
         for (path, word) in [
             ("../output", "leads out"),
             ("sub/../../script", "leads out"),
@@ -129,12 +133,12 @@ mod tests {
             ("a.csv/x", "does not exist"),
             ("a\0", "does not exist"),
         ] {
-            let reason = keep(&place, &[path.to_owned()]).unwrap_err();
+            let reason = keep(&workspace, &place, &[path.to_owned()]).unwrap_err();
             assert!(reason.contains(word), "{path:?}: {reason}");
             fs::remove_dir(place.artifacts()).unwrap();
         }
         symlink(dir.path(), place.artifacts()).unwrap();
-        let reason = keep(&place, &["a.csv".to_owned()]).unwrap_err();
+        let reason = keep(&workspace, &place, &["a.csv".to_owned()]).unwrap_err();
         assert!(reason.contains("cannot be kept"), "{reason}");
         assert!(dir.path().join("secret").exists());
     }

@@ -2,8 +2,11 @@
 //! workflow says, and what the task is to know of itself.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use quorate_model::{Dispatch, Name};
+
+use super::super::keeper::MARKER;
 
 /// The largest environment, names and values together. The kernel takes more, but passes
 /// it on to every process that the task starts.
@@ -91,6 +94,11 @@ impl Env {
     /// Where programs are looked for.
     pub(super) fn path(&self) -> &str {
         &self.0["PATH"]
+    }
+
+    /// Says where it may put out values.
+    pub(super) fn put_output(&mut self, file: &Path) {
+        self.0.insert(MARKER.to_owned(), file.to_string_lossy().into_owned());
     }
 
     /// All variables.

@@ -4,9 +4,10 @@ pub(crate) mod artifacts;
 mod env;
 pub(crate) mod outputs;
 mod place;
+mod workspace;
 
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,16 +15,18 @@ use std::time::Duration;
 
 use quorate_model::command::ReportTask;
 use quorate_model::{Dispatch, Outcome, Usage};
+use serde::{Deserialize, Serialize};
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
-use super::keeper::{Cause, Exit, Key, Spawn, Status};
+use super::keeper::{self, Cause, Exit, Key, Spawn, Status};
 use super::logs::{Capture, Logs};
 use super::task::{Context, Kinds};
 use crate::protocol::StartTask;
 
 pub(crate) use env::BaseEnv;
 pub(crate) use place::{Place, open_plain, run_directory};
+pub(crate) use workspace::{Workspace, Workspaces};
 
 /// How long pipes may stay open once nothing of a task is left: only what hid from the
 /// keeper can still hold them.
@@ -31,8 +34,10 @@ const DRAIN_MAX: Duration = Duration::from_millis(250);
 
 /// What attempts on this machine have in common.
 pub(crate) struct Host {
-    /// The directory of all attempts.
+    /// The directory of what is kept of all attempts.
     pub(crate) attempts: PathBuf,
+    /// Where they run.
+    pub(crate) workspaces: Arc<Workspaces>,
     /// Where every environment begins.
     pub(crate) env: BaseEnv,
     /// What tasks there may be.
@@ -67,7 +72,16 @@ pub(crate) struct Attempt {
     dispatch: Dispatch,
     artifacts: Vec<String>,
     place: Place,
+    workspace: Workspace,
     capture: Capture,
+}
+
+/// What the keeper holds of an attempt for an agent that comes after this one.
+#[derive(Debug, Serialize, Deserialize)]
+struct Memo {
+    dispatch: Dispatch,
+    artifacts: Vec<String>,
+    workspace: u32,
 }
 
 /// An attempt that is over.
@@ -78,8 +92,8 @@ pub(crate) struct Finished {
     pub(crate) outcome: Outcome,
     /// What it used.
     pub(crate) usage: Usage,
-    /// To be cleared.
-    pub(crate) place: Place,
+    /// To be given back.
+    pub(crate) workspace: Workspace,
 }
 
 /// Prepares everything that an attempt needs, without starting it.
@@ -90,28 +104,90 @@ pub(crate) struct Finished {
 pub(crate) fn prepare(start: StartTask, key: Key, host: &Host) -> Result<Prepared, String> {
     let StartTask { dispatch, workflow, id, kind, params, env, artifacts } = start;
     let place = Place::of(&host.attempts, dispatch.task, dispatch.attempt);
-    let env = host.env.complete(&dispatch, &workflow, &id, env)?;
-    let context = Context { place: &place, path: env.path() };
-    let invocation = host.kinds.prepare(kind.as_str(), &params.value(), &context)?;
     let failed = |error: std::io::Error| format!("the attempt cannot be prepared: {error}");
-    place.create().map_err(failed)?;
+    let mut env = host.env.complete(&dispatch, &workflow, &id, env)?;
+    let workspace = Lent::take(&host.workspaces).map_err(failed)?;
+    let context = Context { workspace: workspace.get(), path: env.path() };
+    let invocation = host.kinds.prepare(kind.as_str(), &params.value(), &context)?;
+    place.prepare().map_err(failed)?;
     if let Some(script) = &invocation.script {
-        fs::write(place.script(), script).map_err(failed)?;
+        fs::write(workspace.get().script(), script).map_err(failed)?;
     }
     let (stdout, stdout_writer) = pipe().map_err(failed)?;
     let (stderr, stderr_writer) = pipe().map_err(failed)?;
-    let spawn = Spawn {
-        key,
-        epoch: dispatch.epoch,
+    let workspace = workspace.keep();
+    env.put_output(&workspace.output());
+    let program = keeper::Invocation {
         argv: invocation.argv,
         env: env.into_variables(),
-        directory: place.work().to_string_lossy().into_owned(),
-        marker: place.output().to_string_lossy().into_owned(),
+        directory: workspace.work().to_string_lossy().into_owned(),
     };
+    let memo = Memo { dispatch, artifacts, workspace: workspace.number() };
+    let spawn = Spawn { key, epoch: dispatch.epoch, program, memo: memo.encode() };
     let follow = host.logs.begin(dispatch.task, dispatch.attempt);
-    let capture = Capture::new(stdout, stderr, place.log(), follow);
-    let attempt = Attempt { dispatch, artifacts, place, capture };
+    let capture = Capture::new(stdout, stderr, place.clone(), follow);
+    let attempt = Attempt { dispatch, artifacts: memo.artifacts, place, workspace, capture };
     Ok(Prepared { spawn, pipes: [stdout_writer, stderr_writer], attempt })
+}
+
+/// A workspace that goes back unless it is kept.
+struct Lent<'a> {
+    workspaces: &'a Arc<Workspaces>,
+    workspace: Option<Workspace>,
+}
+
+impl<'a> Lent<'a> {
+    fn take(workspaces: &'a Arc<Workspaces>) -> std::io::Result<Self> {
+        Ok(Self { workspaces, workspace: Some(workspaces.take()?) })
+    }
+
+    fn get(&self) -> &Workspace {
+        self.workspace.as_ref().expect("it is there until it is kept")
+    }
+
+    fn keep(mut self) -> Workspace {
+        self.workspace.take().expect("it is there until it is kept")
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        if let Some(workspace) = self.workspace.take() {
+            self.workspaces.give_back(workspace);
+        }
+    }
+}
+
+impl Memo {
+    fn encode(&self) -> Vec<u8> {
+        let bytes = bincode::serde::encode_to_vec(self, bincode::config::standard());
+        bytes.expect("it has an encoding, and memory takes it")
+    }
+
+    fn decode(memo: &[u8]) -> Result<Self, String> {
+        bincode::serde::decode_from_slice(memo, bincode::config::standard())
+            .map(|(memo, _)| memo)
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// Takes over an attempt that an earlier agent had started, by what the keeper held of it.
+///
+/// # Errors
+///
+/// If that makes no sense, in words for people.
+pub(crate) fn take_over(memo: &[u8], pipes: Vec<OwnedFd>, host: &Host) -> Result<Attempt, String> {
+    let Memo { dispatch, artifacts, workspace } = Memo::decode(memo)?;
+    let pipes = pipes.into_iter().map(pipe::Receiver::from_owned_fd);
+    let pipes = pipes.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+    let Ok([stdout, stderr]) = <[_; 2]>::try_from(pipes) else {
+        return Err("its pipes are missing".to_owned());
+    };
+    let place = Place::of(&host.attempts, dispatch.task, dispatch.attempt);
+    let workspace = host.workspaces.inherit(workspace);
+    let follow = host.logs.begin(dispatch.task, dispatch.attempt);
+    let capture = Capture::resume(stdout, stderr, place.clone(), follow);
+    Ok(Attempt { dispatch, artifacts, place, workspace, capture })
 }
 
 fn pipe() -> std::io::Result<(pipe::Receiver, OwnedFd)> {
@@ -120,10 +196,20 @@ fn pipe() -> std::io::Result<(pipe::Receiver, OwnedFd)> {
 }
 
 impl Attempt {
+    /// Which it is.
+    pub(crate) fn dispatch(&self) -> Dispatch {
+        self.dispatch
+    }
+
+    /// The ends to read of its stdout and its stderr.
+    pub(crate) fn pipes(&self) -> [BorrowedFd<'_>; 2] {
+        self.capture.pipes()
+    }
+
     /// Captures what it prints until it is over, then judges it.
     pub(crate) async fn watch(mut self, departure: oneshot::Receiver<Departure>) -> Finished {
         let departure = self.capture_until(departure).await;
-        let Self { dispatch, artifacts, place, mut capture } = self;
+        let Self { dispatch, artifacts, place, workspace, mut capture } = self;
         let (outcome, usage) = match departure {
             Departure::Exited(Exit { status, cause, usage, .. }) => {
                 let outcome = match (cause, status) {
@@ -131,10 +217,10 @@ impl Attempt {
                     (Cause::LeaseOver, _) => Outcome::Lost,
                     (Cause::Itself, Status::Code(0)) => {
                         let outputs = std::mem::take(&mut capture.outputs);
-                        let outputs = outputs.finish(&place.output());
+                        let outputs = outputs.finish(&workspace.output());
                         outputs
                             .and_then(|outputs| {
-                                artifacts::keep(&place, &artifacts).map(|()| outputs)
+                                artifacts::keep(&workspace, &place, &artifacts).map(|()| outputs)
                             })
                             .map_or_else(broken, |outputs| Outcome::Succeeded { outputs })
                     }
@@ -148,7 +234,7 @@ impl Attempt {
             }
             Departure::KeeperLost => (Outcome::Lost, Usage::default()),
         };
-        Finished { dispatch, outcome, usage, place }
+        Finished { dispatch, outcome, usage, workspace }
     }
 
     async fn capture_until(&mut self, departure: oneshot::Receiver<Departure>) -> Departure {

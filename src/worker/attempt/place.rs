@@ -1,14 +1,11 @@
-//! Where an attempt lives on disk.
+//! What is kept of an attempt on disk.
 //!
 //! ```text
 //! attempts/<run>/<task index>-<attempt>
-//! ├── work        where it runs; removed afterwards
-//! ├── script      what it runs, if that is long; ditto
-//! ├── output      what it puts out; ditto
 //! ├── log         stdout and stderr, if there was any
 //! └── artifacts   the files that are kept, if any
 //! ```
-//! Names are built from ids only. A directory that would be empty is not kept: an attempt
+//! Names are built from ids only. A directory that would be empty is not made: an attempt
 //! without one, in a run that has one, printed nothing.
 
 use std::fs::{self, File, OpenOptions};
@@ -31,66 +28,19 @@ impl Place {
         Self { directory: run_directory(attempts, task.run).join(name) }
     }
 
-    /// Creates it, without anything an earlier one may have left.
+    /// Makes that of its run.
+    pub(crate) fn prepare(&self) -> io::Result<()> {
+        let run = self.directory.parent().expect("it is in the directory of its run");
+        match fs::create_dir(run) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(run),
+            made => made,
+        }
+    }
+
+    /// Makes it, when there is something to keep.
     pub(crate) fn create(&self) -> io::Result<()> {
-        match fs::create_dir(&self.directory) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::create_dir_all(&self.directory)?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                fs::remove_dir_all(&self.directory)?;
-                fs::create_dir(&self.directory)?;
-            }
-            Err(error) => return Err(error),
-        }
-        fs::create_dir(self.work())
-    }
-
-    /// Removes what is not kept, if the task has left no files; that is quick. Else `false`.
-    pub(crate) fn clear_if_empty(&self) -> bool {
-        match fs::remove_dir(self.work()) {
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => false,
-            removed => {
-                self.clear_rest(removed);
-                true
-            }
-        }
-    }
-
-    /// Removes what is not kept. May take long where a task has left a large tree.
-    pub(crate) fn clear(&self) {
-        self.clear_rest(fs::remove_dir_all(self.work()));
-    }
-
-    fn clear_rest(&self, work: io::Result<()>) {
-        if let Err(error) = work
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            let path = self.directory.display();
-            tracing::warn!(%path, %error, "a working directory is left behind");
-        }
-        // Only a directory with nothing to keep is empty by now, and only that goes.
-        if fs::remove_dir(&self.directory).is_err() {
-            let _ = fs::remove_file(self.output());
-            let _ = fs::remove_file(self.script());
-            let _ = fs::remove_dir(&self.directory);
-        }
-    }
-
-    /// Where it runs.
-    pub(crate) fn work(&self) -> PathBuf {
-        self.directory.join("work")
-    }
-
-    /// Its script, if that does not fit on a command line.
-    pub(crate) fn script(&self) -> PathBuf {
-        self.directory.join("script")
-    }
-
-    /// What it puts out.
-    pub(crate) fn output(&self) -> PathBuf {
-        self.directory.join("output")
+        fs::create_dir_all(&self.directory)
     }
 
     /// What it prints.
@@ -124,36 +74,6 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-
-    fn place(dir: &tempfile::TempDir) -> Place {
-        let place = Place::of(dir.path(), TaskId::default(), Attempt(1));
-        place.create().unwrap();
-        place
-    }
-
-    #[test]
-    fn keeps_only_what_there_is_to_keep() {
-        let dir = tempfile::tempdir().unwrap();
-        let place = place(&dir);
-        fs::write(place.output(), "a=1").unwrap();
-        assert!(place.clear_if_empty());
-        assert!(!place.directory.exists() && run_directory(dir.path(), RunId::default()).exists());
-
-        place.create().unwrap();
-        fs::write(place.log(), "x").unwrap();
-        fs::write(place.work().join("left"), "x").unwrap();
-        assert!(!place.clear_if_empty());
-        place.clear();
-        assert!(place.log().exists() && !place.work().exists());
-    }
-
-    #[test]
-    fn begins_empty() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(place(&dir).work().join("old"), "x").unwrap();
-        let again = place(&dir);
-        assert_eq!(fs::read_dir(again.work()).unwrap().count(), 0);
-    }
 
     #[test]
     fn opens_neither_links_nor_pipes() {

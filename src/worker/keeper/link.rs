@@ -2,17 +2,20 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Weak};
 
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
+use quorate_model::Containment;
+
 use super::super::sys;
+use super::SOCKET;
 use super::wire::{MESSAGE_BYTES_MAX, Note, Order, decode, encode};
 
 /// How to start a keeper.
@@ -20,38 +23,66 @@ use super::wire::{MESSAGE_BYTES_MAX, Note, Order, decode, encode};
 pub(crate) struct Program {
     /// The executable.
     pub(crate) path: PathBuf,
-    /// Its arguments; the directory is told by `--dir` after them.
+    /// Its arguments; directory and containment are told by `--dir` and `--containment` after
+    /// them.
     pub(crate) arguments: Vec<OsString>,
+    /// How it is to hold the processes of a task together, if that can be had.
+    pub(crate) containment: Containment,
 }
 
 impl Default for Program {
-    /// This very executable, also after its file was replaced: an agent and a keeper of
-    /// different versions would not understand each other.
+    /// This very executable, also after its file was replaced, and the strongest containment.
     fn default() -> Self {
-        Self { path: "/proc/self/exe".into(), arguments: vec!["keeper".into()] }
+        let containment = Containment::Pidns;
+        Self { path: "/proc/self/exe".into(), arguments: vec!["keeper".into()], containment }
     }
 }
 
-/// A keeper. It kills everything and ends when this is dropped.
+/// A keeper, as long as this agent is connected to it. It goes on when this is dropped, until
+/// the lease is over.
 #[derive(Debug)]
 pub(crate) struct Keeper {
     /// No stream: it keeps the bounds of messages, and is read and written by [`sys`] only.
     socket: Arc<UnixStream>,
-    child: Option<Child>,
     buffer: Vec<u8>,
 }
 
+/// What a keeper said, and the descriptors that came along.
+pub(crate) type Said = (Note, Vec<OwnedFd>);
+
 impl Keeper {
-    /// Starts one. It can be used once it says [`Note::Ready`].
+    /// Connects to the one that an earlier agent left in `dir`, or starts one there. It can be
+    /// used once it says [`Note::Ready`].
+    pub(crate) fn find_or_start(program: &Program, dir: &Path) -> io::Result<Self> {
+        match sys::connect(dir, SOCKET) {
+            Ok(socket) => {
+                tracing::info!("found the keeper of an earlier agent");
+                Self::over(socket)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "there is no keeper yet");
+                Self::start(program, dir)
+            }
+        }
+    }
+
+    /// Starts one.
     pub(crate) fn start(program: &Program, dir: &Path) -> io::Result<Self> {
         let (ours, theirs) = sys::message_pair()?;
         let mut command = Command::new(&program.path);
-        command.arg0("quorate").args(&program.arguments).arg("--dir").arg(dir);
+        command.arg0("quorate").args(&program.arguments);
+        command.arg("--containment").arg(program.containment.text()).arg("--dir").arg(dir);
         command.stdin(theirs).stdout(Stdio::null());
-        let child = command.spawn()?;
-        let socket = Arc::new(UnixStream::from_std(StdUnixStream::from(ours))?);
+        let mut child = command.spawn()?;
         tracing::debug!(pid = child.id(), "started a keeper");
-        Ok(Self { socket, child: Some(child), buffer: vec![0; MESSAGE_BYTES_MAX] })
+        // It may outlive this process; if not, somebody has to reap it, and nobody waits for it.
+        std::thread::spawn(move || child.wait());
+        Self::over(ours)
+    }
+
+    fn over(socket: OwnedFd) -> io::Result<Self> {
+        let socket = Arc::new(UnixStream::from_std(StdUnixStream::from(socket))?);
+        Ok(Self { socket, buffer: vec![0; MESSAGE_BYTES_MAX] })
     }
 
     /// A line to it for orders that must not wait.
@@ -80,31 +111,24 @@ impl Keeper {
     /// # Errors
     ///
     /// If what it says makes no sense, or cannot be received.
-    pub(crate) async fn next(&mut self) -> io::Result<Option<Note>> {
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Said>> {
         let Self { socket, buffer, .. } = self;
         let receive = || sys::receive(socket.as_fd(), &mut *buffer);
         let received = socket.async_io(Interest::READABLE, receive).await;
         match received {
             Ok((0, _)) => Ok(None),
-            Ok((size, _)) => decode(&self.buffer[..size]).map(Some),
+            Ok((size, fds)) => Ok(Some((decode(&self.buffer[..size])?, fds))),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// The keeper's process, to wait for, once this has let go of it. It ends only after
-    /// everything that it started is gone.
-    pub(crate) fn let_go(mut self) -> Option<Child> {
-        self.child.take()
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        // Closing the socket makes it end; somebody has to reap it, and nobody may wait here.
-        if let Some(mut child) = self.child.take() {
-            std::thread::spawn(move || child.wait());
+    /// Has it kill everything and end, and returns when it has.
+    pub(crate) async fn end(mut self) {
+        if let Err(error) = self.send(&Order::End, &[]).await {
+            tracing::debug!(%error, "the keeper is gone before it was told to go");
         }
+        while let Ok(Some(_)) = self.next().await {}
     }
 }
 

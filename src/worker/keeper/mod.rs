@@ -1,52 +1,66 @@
 //! The keeper: the process that starts tasks, and sees to it that none outlives its lease.
 //!
 //! A child of the worker (the *agent*): the same binary, but one thread, no tokio, little
-//! memory, and a session of its own. That makes it cheap to start tasks from (a large parent
-//! is slow to fork), keeps signals meant for the agent away from tasks, and lets the keeper
-//! act on the lease when the agent is busy, stopped or dead:
+//! memory, and a session of its own. It outlives its agent:
 //!
-//! - it starts a task only under a lease that holds, and asks all to stop, then kills them,
-//!   when the lease ends without a renewal;
-//! - it says that a task has ended only when nothing is left of its process group, nor of
-//!   what the task moved to other groups, as far as that can be known by environment;
-//! - it kills everything and ends when the agent is gone;
-//! - it holds a lock in its directory all its life. A new keeper waits for that lock and
-//!   kills what it finds left before it says that it is ready, so what a restarted agent
-//!   starts never overlaps with what the one before it had started.
+//! ```text
+//!   agent ◄────── socket ──────► keeper ──┬──► cell ──► a task and all that it starts
+//!   (may die, and come back)     kill     ├──► cell ──► ...
+//!                                timer    └──► cell      (idle)
+//! ```
+//! - It starts a task only under a lease that holds, and asks all to stop, then kills them,
+//!   when the lease ends without a renewal.
+//! - Should it not get to that, being stopped, frozen or starved, the kernel kills it at the
+//!   end of the lease by a timer that is set before any task starts, and [cells](cell) die
+//!   with their keeper. No code of ours has to run for that.
+//! - It says that a task has ended only when nothing is left of it.
+//! - When the agent is gone it goes on until the lease is over. The next agent finds it by its
+//!   socket and is told what runs, what has ended, and under which lease.
+//! - It holds a lock in its directory all its life. A new keeper waits for that lock and
+//!   kills what it finds left before it says that it is ready, so what it starts never
+//!   overlaps with what another had started.
 //!
 //! What it does *not* do: it decides nothing, knows nothing of the cluster, and reads no
-//! output; the pipes belong to the agent. Killing by a timer of the kernel, so that not even
-//! a stopped keeper lets a task live on, takes PID namespaces and is not built yet; the place
-//! for it is [`groups`], and a keeper that outlives its agent would listen where this one
-//! inherits a socket.
+//! output; it only holds the pipes, so that a task can go on writing while no agent reads.
 
-mod groups;
+mod cell;
+mod cells;
+mod containment;
 mod link;
+mod peer;
 mod survivors;
 mod wire;
 
-use std::collections::VecDeque;
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 
-use quorate_model::Epoch;
+use quorate_model::{Containment, DurationMs};
 
 use super::lease::BootNs;
-use super::sys::{self, Children, Poll};
-use groups::Groups;
-use wire::{MESSAGE_BYTES_MAX, decode, encode};
+use super::sys::{self, Children, KillTimer, Poll};
+use cells::{Cells, News};
+use peer::{Gone, Peer};
 
-pub(crate) use link::{Keeper, Line, Program};
-pub(crate) use wire::{Cause, Exit, Key, Note, Order, Spawn, Status};
+pub(crate) use link::{Keeper, Line, Program, Said};
+pub(crate) use wire::{
+    Cause, Exit, Invocation, Key, MARKER, Note, Order, Spawn, Status, Term, VERSION,
+};
 
 /// Held by a keeper while it lives.
 const LOCK: &str = "keeper.lock";
 
-/// The directory with the attempts, next to the lock.
-pub(crate) const ATTEMPTS: &str = "attempts";
+/// Where it listens for agents.
+const SOCKET: &str = "keeper.sock";
+
+/// The directory below which every task runs, next to the lock.
+pub(crate) const WORKSPACES: &str = "workspaces";
+
+/// How long before the kernel kills this process it kills what runs by itself: so the exits
+/// are not lost, and a keeper that is well lives on.
+const LEAD: DurationMs = DurationMs(100);
 
 /// How often to try for the lock of another keeper, in milliseconds.
 const LOCK_RETRY_MS: i32 = 10;
@@ -54,29 +68,19 @@ const LOCK_RETRY_MS: i32 = 10;
 /// How often to look again, once everything was killed, whether it is gone, in milliseconds.
 const END_RECHECK_MS: i32 = 20;
 
-/// Signals that are meant for a whole service and must not end its keeper, which ends when
-/// the agent does.
+/// Signals that are meant for a whole service and must not end its keeper.
 const DEAF_TO: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 
-/// Keeps the tasks of the worker in `dir`, an absolute path, until the agent at the other
-/// end of stdin is gone.
-pub(crate) fn run(dir: &Path) -> ExitCode {
-    match Loop::new(dir).map(Loop::run) {
+/// Keeps the tasks of the worker in `dir`, an absolute path, for the agent at the other end of
+/// stdin and those that come after it, contained as well as can be had up to `wanted`.
+pub(crate) fn run(dir: &Path, wanted: Containment) -> ExitCode {
+    match Loop::new(dir, wanted).map(Loop::run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(dir = %dir.display(), %error, "the keeper cannot work");
             ExitCode::FAILURE
         }
     }
-}
-
-/// The lease as the keeper enforces it.
-#[derive(Clone, Copy, Debug)]
-struct Term {
-    epoch: Epoch,
-    warning: BootNs,
-    deadline: BootNs,
-    phase: Phase,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,90 +91,159 @@ enum Phase {
 }
 
 struct Loop {
-    socket: OwnedFd,
-    /// What the agent was too slow to take: at most one note per task.
-    unsent: VecDeque<Vec<u8>>,
+    /// `None` while there is none.
+    agent: Option<Peer>,
+    listener: OwnedFd,
     /// Readable once a child has ended.
     children: File,
     timer: File,
     /// What the timer is set to.
     armed: Option<BootNs>,
-    term: Option<Term>,
-    groups: Groups,
+    kill_timer: KillTimer,
+    term: Option<(Term, Phase)>,
+    cells: Cells,
     /// Locked until this process is gone.
     _lock: File,
-    buffer: Vec<u8>,
 }
 
-/// The agent is gone.
-struct AgentGone;
+/// Why the keeper ends.
+enum End {
+    /// It was told to, or nobody needs it any more.
+    Asked,
+    /// It cannot keep what it promises.
+    Unsound(io::Error),
+}
 
 impl Loop {
-    fn new(dir: &Path) -> io::Result<Self> {
+    fn new(dir: &Path, wanted: Containment) -> io::Result<Self> {
         // It fails where this process leads a group already, and then nothing is needed.
         let _ = sys::own_session();
         sys::become_subreaper()?;
         sys::shrug_off(&DEAF_TO)?;
+        let files = sys::raise_file_limit()?;
         let children = File::from(sys::child_fd()?);
         let timer = File::from(sys::timer_fd()?);
-        let socket = sys::stdin_as_socket()?;
-        let lock = lock(dir, &socket)?;
-        let attempts = dir.join(ATTEMPTS);
-        survivors::kill(dir, &attempts.to_string_lossy());
-        let groups = Groups::new(dir)?;
-        let (unsent, buffer) = (VecDeque::new(), vec![0; MESSAGE_BYTES_MAX]);
-        let (armed, term) = (None, None);
-        Ok(Self { socket, unsent, children, timer, armed, term, groups, _lock: lock, buffer })
+        let agent = sys::take_stdin()?;
+        let lock = lock(dir, &agent)?;
+        survivors::kill(dir, &dir.join(WORKSPACES).to_string_lossy());
+        let cells = Cells::new(dir, wanted, files)?;
+        let mut keeper = Self {
+            agent: None,
+            listener: sys::listen(dir, SOCKET)?,
+            children,
+            timer,
+            armed: None,
+            kill_timer: KillTimer::new()?,
+            term: None,
+            cells,
+            _lock: lock,
+        };
+        keeper.welcome(agent);
+        Ok(keeper)
     }
 
     fn run(mut self) {
-        self.tell(&Note::Ready);
-        loop {
-            self.arm();
-            let socket = Poll::readable(self.socket.as_fd()).writable_too(!self.unsent.is_empty());
-            let (children, timer) = (self.children.as_fd(), self.timer.as_fd());
-            let wanted = [socket, Poll::readable(children), Poll::readable(timer)];
-            let [socket, child, time] = sys::poll(wanted, -1);
-            if child {
-                self.reap();
+        let end = loop {
+            match self.turn() {
+                Ok(()) if self.is_needed() => {}
+                Ok(()) => break End::Asked,
+                Err(end) => break end,
             }
-            if socket && (self.flush().is_err() || self.obey().is_err()) {
-                break;
-            }
-            if time {
-                drain(&mut self.timer);
-                self.armed = None;
-            }
-            self.tick();
+        };
+        if let End::Unsound(error) = end {
+            tracing::error!(%error, "the keeper kills everything and ends");
         }
         self.end();
     }
 
+    /// Waits until something happens, and deals with it.
+    fn turn(&mut self) -> Result<(), End> {
+        self.arm();
+        let (children, timer) = (self.children.as_fd(), self.timer.as_fd());
+        let mut wanted = vec![Poll::readable(children), Poll::readable(timer)];
+        wanted.push(Poll::readable(self.listener.as_fd()));
+        wanted.extend(self.agent.as_ref().map(Peer::poll));
+        let before_cells = wanted.len();
+        let (pids, sockets): (Vec<u32>, Vec<_>) = self.cells.sockets().unzip();
+        wanted.extend(sockets.into_iter().map(Poll::readable));
+        let ready = sys::poll(&wanted, -1);
+
+        // What a cell says comes before its end.
+        let talking = pids.iter().zip(&ready[before_cells..]).filter(|(_, is_ready)| **is_ready);
+        for (pid, _) in talking {
+            self.hear(*pid);
+        }
+        if ready[0] {
+            self.reap()?;
+        }
+        if ready[1] {
+            drain(&mut self.timer);
+            self.armed = None;
+        }
+        if self.agent.is_some() && ready[3] {
+            self.obey()?;
+        }
+        if ready[2] {
+            self.accept();
+        }
+        self.tick();
+        Ok(())
+    }
+
+    /// Whether there is an agent, or may be one again before the lease is over, or something
+    /// runs.
+    fn is_needed(&self) -> bool {
+        let is_over = self.term.is_none_or(|(_, phase)| phase == Phase::Over);
+        self.agent.is_some() || !is_over || !self.cells.are_quiet()
+    }
+
+    fn accept(&mut self) {
+        match sys::accept(self.listener.as_fd()) {
+            // The one before is dead: they share a lock.
+            Ok(socket) => self.welcome(socket),
+            Err(error) => tracing::warn!(%error, "a connection is not taken"),
+        }
+    }
+
+    /// Tells a new agent all that it must know.
+    fn welcome(&mut self, socket: OwnedFd) {
+        let mut agent = Peer::new(socket);
+        let containment = self.cells.containment();
+        let term = self.term.map(|(term, _)| term);
+        agent.tell(&Note::Welcome { version: wire::VERSION, containment, term }, &[]);
+        for (key, held) in self.cells.held() {
+            let (memo, exit) = (held.memo.clone(), held.exit);
+            agent.tell(&Note::Held { key, memo, exit }, &held.pipes);
+        }
+        agent.tell(&Note::Ready, &[]);
+        self.agent = Some(agent);
+    }
+
     /// Carries out everything that the agent has said.
-    fn obey(&mut self) -> Result<(), AgentGone> {
-        loop {
-            let (size, pipes) = match sys::receive(self.socket.as_fd(), &mut self.buffer) {
-                Ok((0, _)) => return Err(AgentGone),
-                Ok(received) => received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    tracing::error!(%error, "the agent cannot be heard");
-                    return Err(AgentGone);
-                }
-            };
-            match decode(&self.buffer[..size]) {
-                Ok(Order::Lease { epoch, warning, deadline }) => {
-                    self.extend(Term { epoch, warning, deadline, phase: Phase::Holds });
-                }
-                Ok(Order::Start(spawn)) => self.start(spawn, pipes),
-                Ok(Order::Stop { key, grace }) => self.groups.stop(key, grace, sys::boottime()),
-                Ok(Order::KillAll) => self.groups.kill_all(),
-                Err(error) => {
-                    tracing::error!(%error, "the agent speaks in another tongue");
-                    return Err(AgentGone);
+    fn obey(&mut self) -> Result<(), End> {
+        while let Some(agent) = &mut self.agent {
+            match agent.next() {
+                Ok(Some((Order::End, _))) => return Err(End::Asked),
+                Ok(Some((order, fds))) => self.carry_out(order, fds),
+                Ok(None) => break,
+                Err(Gone) => {
+                    self.agent = None;
+                    if !self.cells.are_quiet() {
+                        tracing::warn!("the agent is gone: tasks run on while the lease holds");
+                    }
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, order: Order, fds: Vec<OwnedFd>) {
+        match order {
+            Order::Lease(term) => self.extend(term),
+            Order::Start(spawn) => self.start(spawn, fds),
+            Order::Stop { key, grace } => self.cells.stop(key, grace, sys::boottime()),
+            Order::KillAll | Order::End => self.cells.kill_all(),
+            Order::Forget(keys) => self.cells.forget(&keys),
         }
     }
 
@@ -178,17 +251,21 @@ impl Loop {
     /// already, and the agent has to register anew.
     fn extend(&mut self, new: Term) {
         let now = sys::boottime();
-        let is_over = |old: &Term| old.phase == Phase::Over || old.deadline <= now;
-        if !self.term.as_ref().is_some_and(|old| old.epoch == new.epoch && is_over(old)) {
-            self.term = Some(new);
+        let is_over = |(old, phase): (Term, Phase)| phase == Phase::Over || over_at(&old) <= now;
+        let is_revival = self.term.is_some_and(|old| old.0.epoch == new.epoch && is_over(old));
+        if is_revival || over_at(&new) <= now {
+            return;
         }
+        self.term = Some((new, Phase::Holds));
+        // Set before anything starts under it; the kernel does the rest.
+        self.kill_timer.set(Some(new.deadline)).expect("a timer takes any instant");
     }
 
     fn start(&mut self, spawn: Spawn, pipes: Vec<OwnedFd>) {
-        let key = spawn.key;
-        let holds = |term: Term| term.epoch == spawn.epoch && sys::boottime() < term.deadline;
+        let (key, now) = (spawn.key, sys::boottime());
+        let holds = |(term, _): (Term, Phase)| term.epoch == spawn.epoch && now < over_at(&term);
         let refused = if self.term.is_some_and(holds) {
-            self.groups.start(spawn, pipes).err().map(|error| error.to_string())
+            self.cells.start(spawn, pipes).err().map(|error| error.to_string())
         } else {
             Some("the lease is over".to_owned())
         };
@@ -197,101 +274,101 @@ impl Loop {
         }
     }
 
+    fn hear(&mut self, pid: u32) {
+        match self.cells.hear(pid) {
+            Some(News::Refused(key, reason)) => self.tell(&Note::Refused { key, reason }),
+            Some(News::Exited(exit)) => self.tell(&Note::Exited(exit)),
+            None => {}
+        }
+    }
+
     /// Does what time asks for.
     fn tick(&mut self) {
         let now = sys::boottime();
-        if let Some(term) = &mut self.term {
-            if term.phase == Phase::Holds && term.warning <= now {
-                term.phase = Phase::Warned;
-                if !self.groups.is_empty() {
+        if let Some((term, phase)) = &mut self.term {
+            if *phase == Phase::Holds && warn_at(term) <= now {
+                *phase = Phase::Warned;
+                if !self.cells.are_quiet() {
                     tracing::warn!("no renewal: tasks are asked to stop before the lease ends");
                 }
-                self.groups.stop_all(term.deadline);
+                self.cells.stop_all(over_at(term));
             }
-            if term.phase == Phase::Warned && term.deadline <= now {
-                term.phase = Phase::Over;
-                if !self.groups.is_empty() {
+            if *phase == Phase::Warned && over_at(term) <= now {
+                *phase = Phase::Over;
+                if !self.cells.are_quiet() {
                     tracing::warn!("the lease is over: killing what runs");
                 }
-                self.groups.kill_all();
+                self.cells.kill_all();
             }
         }
-        if self.groups.due(now).is_some() {
-            for exit in self.groups.tick(now) {
+        if self.cells.due(now).is_some() {
+            for exit in self.cells.tick(now) {
                 self.tell(&Note::Exited(exit));
             }
+        }
+        if self.cells.are_quiet() && self.term.is_some_and(|(_, phase)| phase == Phase::Over) {
+            self.kill_timer.set(None).expect("a timer takes any instant");
         }
     }
 
     /// Sets the timer to when [`tick`](Self::tick) is next needed.
     fn arm(&mut self) {
-        let lease = self.term.and_then(|term| match term.phase {
-            Phase::Holds => Some(term.warning),
-            Phase::Warned => Some(term.deadline),
+        let lease = self.term.and_then(|(term, phase)| match phase {
+            Phase::Holds => Some(warn_at(&term)),
+            Phase::Warned => Some(over_at(&term)),
             Phase::Over => None,
         });
-        let groups = if self.groups.is_empty() { None } else { self.groups.due(sys::boottime()) };
-        let next = lease.into_iter().chain(groups).min();
+        let next = lease.into_iter().chain(self.cells.due(sys::boottime())).min();
         if next != self.armed {
             sys::set_timer(self.timer.as_fd(), next).expect("a timer takes any instant");
             self.armed = next;
         }
     }
 
-    /// Reaps every child that has ended, tasks and strays alike.
-    fn reap(&mut self) {
+    /// Reaps every child that has ended.
+    fn reap(&mut self) -> Result<(), End> {
         drain(&mut self.children);
-        loop {
-            match sys::reap() {
-                Children::Reaped(child) => {
-                    if let Some(exit) = self.groups.reaped(child, sys::boottime()) {
-                        self.tell(&Note::Exited(exit));
-                    }
-                }
-                // No task runs: what still lives belongs to none that could vouch for it.
-                Children::Alive if self.groups.is_empty() => return self.groups.kill_strays(),
-                Children::Alive | Children::None => return,
-            }
-        }
-    }
-
-    fn tell(&mut self, note: &Note) {
-        self.unsent.push_back(encode(note).expect("a note is small, and has an encoding"));
-        // If the agent is gone, that is noticed where it is listened to.
-        let _ = self.flush();
-    }
-
-    /// Sends what waits, as far as the agent takes it.
-    fn flush(&mut self) -> Result<(), AgentGone> {
-        while let Some(message) = self.unsent.front() {
-            match sys::send(self.socket.as_fd(), message, &[]) {
-                Ok(()) => drop(self.unsent.pop_front()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Err(AgentGone),
-            }
+        while let Children::Reaped(child) = sys::reap() {
+            self.cells.reaped(child).map_err(End::Unsound)?;
         }
         Ok(())
     }
 
+    fn tell(&mut self, note: &Note) {
+        if let Some(agent) = &mut self.agent {
+            agent.tell(note, &[]);
+        }
+    }
+
     /// Kills everything, and returns when it is gone.
     fn end(mut self) {
-        if !self.groups.is_empty() {
-            tracing::warn!("the agent is gone: killing what runs");
-        }
         loop {
-            self.groups.kill_all();
+            self.cells.close_all();
             drain(&mut self.children);
             loop {
                 match sys::reap() {
-                    Children::Reaped(_) => {}
+                    // Sound or not, it is the end.
+                    Children::Reaped(child) => drop(self.cells.reaped(child)),
                     Children::Alive => break,
                     Children::None => return,
                 }
             }
-            sys::poll([Poll::readable(self.children.as_fd())], END_RECHECK_MS);
+            if self.cells.are_gone() {
+                return;
+            }
+            sys::poll(&[Poll::readable(self.children.as_fd())], END_RECHECK_MS);
         }
     }
+}
+
+/// When the lease is over for what this process does by itself.
+fn over_at(term: &Term) -> BootNs {
+    term.deadline.before(LEAD)
+}
+
+/// When tasks are asked to stop; at the latest, when they are killed.
+fn warn_at(term: &Term) -> BootNs {
+    term.warning.min(over_at(term))
 }
 
 /// Empties a descriptor that tells only that something happened.
@@ -315,7 +392,7 @@ fn lock(dir: &Path, agent: &OwnedFd) -> io::Result<File> {
             }
         }
         // The agent says nothing before it was told that the keeper is ready.
-        if let [true] = sys::poll([Poll::readable(agent.as_fd())], LOCK_RETRY_MS) {
+        if sys::poll(&[Poll::readable(agent.as_fd())], LOCK_RETRY_MS) == [true] {
             return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the agent is gone"));
         }
     }

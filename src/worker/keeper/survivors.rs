@@ -1,9 +1,10 @@
 //! Finding processes that outlived whoever should have killed them.
 //!
-//! A keeper killed by SIGKILL leaves its tasks behind. They are found in two ways: by the
-//! groups that it had noted in a file, and by the [`MARKER`] in their environment, which a
-//! process keeps whatever group or session it moves to. (A process that does both, moving
-//! away and clearing its environment, is not found: that takes a PID namespace.)
+//! Where there are PID namespaces or control groups nothing does. Elsewhere a keeper killed by
+//! SIGKILL may leave something behind. It is found in two ways: by the cells that it had noted
+//! in a file, and by the [`MARKER`] in the environment of what ran in them, which a process
+//! keeps whatever group or session it moves to. (One that clears its environment is not found:
+//! that is why `pgroup` promises less.)
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -16,13 +17,13 @@ use super::super::lease::BootNs;
 use super::super::sys;
 use super::wire::MARKER;
 
-/// The file with the groups of the tasks that run.
-const FILE: &str = "keeper.groups";
+/// The file with the cells that are open.
+const FILE: &str = "keeper.cells";
 
 /// A boot id, and zeros.
 const HEADER_BYTES: usize = 64;
 
-/// A group and when it was started, both little-endian u64; zeros for none.
+/// A process and when it was started, both little-endian u64; zeros for none.
 const RECORD_BYTES: usize = 16;
 
 /// `/proc` tells start times in hundredths of a second, rounded down; a process is taken for
@@ -39,7 +40,7 @@ const CLEAN_LOOKS_MIN: u32 = 2;
 /// How long to wait before looking again whether killed processes are gone.
 const RECHECK: Duration = Duration::from_millis(5);
 
-/// The groups of running tasks, written down for the next keeper. Never synced: it matters
+/// The open cells, written down for the next keeper. Never synced: it matters
 /// only as long as the machine stays up.
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -48,7 +49,7 @@ pub(super) struct Ledger {
     records: u64,
 }
 
-/// Where a group is written down.
+/// Where a cell is written down.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot(u64);
 
@@ -63,13 +64,13 @@ impl Ledger {
         Ok(Self { file, free: BTreeSet::new(), records: 0 })
     }
 
-    /// Notes a group. A failure is not worth failing the task: the markers are still there.
-    pub(super) fn note(&mut self, group: u32, started: BootNs) -> Slot {
+    /// Notes a cell. A failure is not worth failing the task: the markers are still there.
+    pub(super) fn note(&mut self, pid: u32, started: BootNs) -> Slot {
         let slot = self.free.pop_first().unwrap_or_else(|| {
             self.records += 1;
             self.records - 1
         });
-        self.write(slot, group, started);
+        self.write(slot, pid, started);
         Slot(slot)
     }
 
@@ -79,13 +80,13 @@ impl Ledger {
         self.free.insert(slot.0);
     }
 
-    fn write(&self, slot: u64, group: u32, started: BootNs) {
+    fn write(&self, slot: u64, pid: u32, started: BootNs) {
         let mut record = [0; RECORD_BYTES];
-        record[..8].copy_from_slice(&u64::from(group).to_le_bytes());
+        record[..8].copy_from_slice(&u64::from(pid).to_le_bytes());
         record[8..].copy_from_slice(&started.0.to_le_bytes());
         let offset = HEADER_BYTES as u64 + slot * RECORD_BYTES as u64;
         if let Err(error) = self.file.write_all_at(&record, offset) {
-            tracing::warn!(%error, "a task's process group is not written down");
+            tracing::warn!(%error, "a cell is not written down");
         }
     }
 }
@@ -109,11 +110,7 @@ pub(super) fn kill(dir: &Path, attempts: &str) {
                 tracing::warn!(pid, "killing a process that outlived its keeper");
             }
             // It is gone, or it will be found again.
-            let _ = if noted.iter().any(|(group, _)| *group == pid) {
-                sys::signal_group(pid, libc::SIGKILL)
-            } else {
-                sys::signal_process(pid, libc::SIGKILL)
-            };
+            let _ = sys::signal_process(pid, libc::SIGKILL);
         }
         std::thread::sleep(RECHECK);
     }
@@ -130,7 +127,7 @@ fn processes() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Whether this is the first process of a noted group, and not another that has its id now.
+/// Whether this is the process that was noted, and not another that has its id now.
 fn is_noted(pid: u32, noted: &[(u32, BootNs)]) -> bool {
     let Some(&(_, noted_at)) = noted.iter().find(|(group, _)| *group == pid) else { return false };
     let Some(stat) = Stat::of(pid) else { return false };
@@ -149,35 +146,6 @@ fn environ(pid: u32) -> io::Result<Vec<u8>> {
 
 fn has_entry(environ: &[u8], prefix: &str) -> bool {
     environ.split(|&byte| byte == 0).any(|entry| entry.starts_with(prefix.as_bytes()))
-}
-
-/// What a child of this process is to a task, ordered by how much it is in the way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kin {
-    /// It belongs to another.
-    Other,
-    /// It has no environment: it is just becoming another program, or hides for good.
-    Unsure,
-    /// It is ending, and has no environment any more. What it started is not handed to this
-    /// process before it is a zombie, and so must be looked for again.
-    Ending,
-    /// It belongs to it.
-    Own,
-}
-
-impl Kin {
-    /// Judges a child by the entry that marks the task.
-    pub(super) fn of(pid: u32, marker: &str) -> Self {
-        match environ(pid) {
-            Ok(environ) if has_entry(&environ, marker) => Self::Own,
-            Ok(environ) if !environ.is_empty() => Self::Other,
-            Ok(_) | Err(_) => match Stat::of(pid) {
-                Some(stat) if stat.is_ending => Self::Ending,
-                Some(_) => Self::Unsure,
-                None => Self::Other,
-            },
-        }
-    }
 }
 
 fn read_noted(path: &PathBuf) -> io::Result<Vec<(u32, BootNs)>> {
@@ -223,38 +191,6 @@ impl Stat {
     }
 }
 
-/// The children that this process was handed, besides those it started.
-#[derive(Debug)]
-pub(super) struct Strays {
-    children: Option<File>,
-}
-
-impl Strays {
-    /// Looks at the children of this process.
-    pub(super) fn new() -> Self {
-        let me = std::process::id();
-        let children = File::open(format!("/proc/self/task/{me}/children"));
-        if let Err(error) = &children {
-            tracing::warn!(%error, "children cannot be listed: daemons of tasks may go unseen");
-        }
-        Self { children: children.ok() }
-    }
-
-    /// The children, zombies included.
-    pub(super) fn list(&self) -> Vec<u32> {
-        let Some(file) = &self.children else { return Vec::new() };
-        let mut bytes = Vec::new();
-        let mut page = [0; 4096];
-        while let Ok(read) = file.read_at(&mut page, bytes.len() as u64)
-            && read > 0
-        {
-            bytes.extend_from_slice(&page[..read]);
-        }
-        let text = String::from_utf8_lossy(&bytes);
-        text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::process::CommandExt;
@@ -294,24 +230,6 @@ mod tests {
         assert!(other.try_wait().unwrap().is_none());
         other.kill().unwrap();
         other.wait().unwrap();
-    }
-
-    #[test]
-    fn a_child_that_ends_is_neither_here_nor_there() {
-        let mut child = Command::new("sleep").arg("60").env(MARKER, "/a/output").spawn().unwrap();
-        let (pid, marker) = (child.id(), format!("{MARKER}=/a/output"));
-        while Kin::of(pid, &marker) == Kin::Unsure {
-            std::thread::yield_now();
-        }
-        assert_eq!(Kin::of(pid, &marker), Kin::Own);
-        assert_eq!(Kin::of(pid, "OTHER=1"), Kin::Other);
-        child.kill().unwrap();
-        while Kin::of(pid, &marker) == Kin::Own {
-            std::thread::yield_now();
-        }
-        assert_eq!(Kin::of(pid, &marker), Kin::Ending, "until it is reaped");
-        child.wait().unwrap();
-        assert_eq!(Kin::of(pid, &marker), Kin::Other);
     }
 
     #[test]

@@ -1,21 +1,25 @@
-//! What the agent and its keeper say to each other: one value a message, encoded by bincode.
+//! What an agent and its keeper say to each other: one value a message, encoded by bincode.
 //!
-//! Both ends are the same binary, so there is no version. (A keeper that outlives its agent
-//! will need one.)
+//! Nearly always both are the same binary. After an upgrade they are not: the keeper tells its
+//! [`VERSION`] in the first note, and an agent that does not speak it leaves that keeper alone
+//! until its lease is over.
 
 use std::io;
 
-use quorate_model::{DurationMs, Epoch, Usage};
+use quorate_model::{Containment, DurationMs, Epoch, Usage, WorkerId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::super::lease::BootNs;
 
+/// Raised with every change of what is said. [`Note::Welcome`] itself stays as it is for ever.
+pub(crate) const VERSION: u32 = 1;
+
 /// The largest message. A socket takes no more than its send buffer, which is 208 KiB
 /// where nobody changed it; environment and arguments of a task are far below.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 192 * 1024;
 
-/// Names an attempt between an agent and its keeper. Never used twice by an agent.
+/// Names an attempt between agents and their keeper. Never used twice with one keeper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Key(pub(crate) u64);
 
@@ -23,15 +27,9 @@ pub(crate) struct Key(pub(crate) u64);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Order {
     /// The lease as it stands now. Under the same epoch one that is over stays over.
-    Lease {
-        /// The registration.
-        epoch: Epoch,
-        /// When to ask tasks to stop.
-        warning: BootNs,
-        /// When to kill them.
-        deadline: BootNs,
-    },
-    /// Start a task. The write ends of its stdout and its stderr come along.
+    Lease(Term),
+    /// Start a task. Its stdout and its stderr come along: the ends to write, then the ends to
+    /// read, which the keeper holds for the next agent.
     Start(Spawn),
     /// Ask a task to stop, and kill it after a while.
     Stop {
@@ -42,6 +40,25 @@ pub(crate) enum Order {
     },
     /// Kill everything now.
     KillAll,
+    /// These have ended, and their reports are safe: no later agent needs to hear of them.
+    Forget(Vec<Key>),
+    /// Kill everything and end.
+    End,
+}
+
+/// A registration and its lease, as far as a keeper and the next agent need to know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Term {
+    /// Who.
+    pub(crate) worker: WorkerId,
+    /// Under which registration.
+    pub(crate) epoch: Epoch,
+    /// How long a renewal holds.
+    pub(crate) span: DurationMs,
+    /// When to ask tasks to stop.
+    pub(crate) warning: BootNs,
+    /// When every task must be dead.
+    pub(crate) deadline: BootNs,
 }
 
 /// How to start a task.
@@ -51,24 +68,51 @@ pub(crate) struct Spawn {
     pub(crate) key: Key,
     /// The registration that it belongs to.
     pub(crate) epoch: Epoch,
+    /// What to start.
+    pub(crate) program: Invocation,
+    /// Whatever the next agent will have to know of it.
+    pub(crate) memo: Vec<u8>,
+}
+
+/// A program, and all that it is given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Invocation {
     /// The program, by absolute path, and its arguments.
     pub(crate) argv: Vec<String>,
-    /// The whole environment but for [`MARKER`].
+    /// The whole environment. It has [`MARKER`].
     pub(crate) env: Vec<(String, String)>,
     /// Where it starts.
     pub(crate) directory: String,
-    /// The value of [`MARKER`]; no two attempts on a machine share one.
-    pub(crate) marker: String,
 }
 
-/// The variable by which a process is known to belong to an attempt. It is the file for
-/// outputs, as that lies in a directory that one attempt of one worker has to itself.
+/// The variable by which a process is known to belong to a worker: a file below its
+/// [`WORKSPACES`](super::WORKSPACES).
 pub(crate) const MARKER: &str = "QUORATE_OUTPUT";
 
 /// What the keeper says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Note {
-    /// No other keeper lives in this directory, and nothing that one had started.
+    /// The first note on each connection.
+    Welcome {
+        /// What is spoken here.
+        version: u32,
+        /// How tasks are kept from outliving their lease.
+        containment: Containment,
+        /// The lease, also one that is over.
+        term: Option<Term>,
+    },
+    /// A task that an earlier agent had started. The ends to read of its stdout and its stderr
+    /// come along.
+    Held {
+        /// Names it.
+        key: Key,
+        /// As in [`Spawn`].
+        memo: Vec<u8>,
+        /// How it ended, if it has.
+        exit: Option<Exit>,
+    },
+    /// Nothing that an earlier keeper had started lives, and every task that this one holds
+    /// was told.
     Ready,
     /// A task was not started.
     Refused {

@@ -2,16 +2,16 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::io::{self, BufRead as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::net::unix::pipe;
 
 use super::Follow;
-use crate::worker::attempt::open_plain;
 use crate::worker::attempt::outputs::{LINE_PREFIX, Outputs};
+use crate::worker::attempt::{Place, open_plain};
 
 /// What is kept of the output of one attempt. More would fill the disk and nobody's mind.
 pub(crate) const LOG_BYTES_MAX: u64 = 10 * 1024 * 1024;
@@ -36,6 +36,8 @@ struct Stream {
     begun: Vec<u8>,
     /// A piece of the present line is in the log already.
     is_split: bool,
+    /// That piece, where an earlier agent had to write down what it had of a line.
+    carried: Vec<u8>,
 }
 
 /// The two pipes of a task, and the file that they go to.
@@ -53,14 +55,66 @@ impl Capture {
     pub(crate) fn new(
         stdout: pipe::Receiver,
         stderr: pipe::Receiver,
-        path: PathBuf,
+        place: Place,
         follow: Arc<Follow>,
     ) -> Self {
-        let stream =
-            |name, pipe| Stream { name, pipe: Some(pipe), begun: Vec::new(), is_split: false };
-        let log = Log { path, file: None, bytes: 0, state: Writing::Open, follow };
-        let (stdout, stderr) = (stream("stdout", stdout), stream("stderr", stderr));
+        let log = Log { place, file: None, bytes: 0, state: Writing::Open, follow };
+        let (stdout, stderr) = (Stream::new("stdout", stdout), Stream::new("stderr", stderr));
         Self { stdout, stderr, log, outputs: Outputs::default() }
+    }
+
+    /// Goes on where an earlier agent left off.
+    pub(crate) fn resume(
+        stdout: pipe::Receiver,
+        stderr: pipe::Receiver,
+        place: Place,
+        follow: Arc<Follow>,
+    ) -> Self {
+        let path = place.log();
+        let mut new = Self::new(stdout, stderr, place, follow);
+        match open_plain(File::options().read(true), &path) {
+            Ok(file) => new.recall(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the output so far cannot be read");
+                new.log.state = Writing::Over;
+            }
+        }
+        new
+    }
+
+    /// Takes in what is in the log already: its length, outputs, and lines that go on.
+    fn recall(&mut self, file: File) {
+        let mut lines = io::BufReader::new(file);
+        let mut line = Vec::new();
+        // A file that cannot be read to its end was read as far as it can be.
+        while lines.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            self.log.bytes += line.len() as u64;
+            let text = line.strip_suffix(b"\n").unwrap_or(&line);
+            let mut fields = text.splitn(4, |&byte| byte == b' ').skip(1);
+            let (name, piece, text) = (fields.next(), fields.next(), fields.next());
+            let stream = if name == Some(b"stdout") { &mut self.stdout } else { &mut self.stderr };
+            stream.carried.extend_from_slice(text.unwrap_or_default());
+            stream.carried.truncate(LINE_BYTES_MAX + 1);
+            stream.is_split = piece == Some(b"P");
+            if !stream.is_split {
+                let text = std::mem::take(&mut stream.carried);
+                if name == Some(b"stdout") {
+                    output_in(&text, &mut self.outputs);
+                }
+            }
+            line.clear();
+        }
+        if self.log.bytes >= LOG_BYTES_MAX {
+            self.log.state = Writing::Over;
+        }
+        self.log.follow.grown(self.log.bytes);
+    }
+
+    /// The two pipes, stdout first.
+    pub(crate) fn pipes(&self) -> [BorrowedFd<'_>; 2] {
+        [&self.stdout, &self.stderr]
+            .map(|stream| stream.pipe.as_ref().expect("they are open until they are read").as_fd())
     }
 
     /// Reads until both pipes have ended. May be dropped and called again.
@@ -110,13 +164,28 @@ impl Capture {
 }
 
 impl Drop for Capture {
-    /// Whoever follows the log learns that it is whole.
+    /// Whoever follows the log learns that it is whole. If this agent leaves while the task goes
+    /// on, the next one finds here what was read of its last line.
     fn drop(&mut self) {
+        let (now, mut pieces) = (Timestamp::now(), Vec::new());
+        for stream in [&mut self.stdout, &mut self.stderr] {
+            if stream.pipe.is_some() && !stream.begun.is_empty() {
+                emit(&mut pieces, now, stream.name, 'P', &stream.begun);
+            }
+        }
+        if !pieces.is_empty() {
+            self.log.write(&pieces);
+        }
         self.log.follow.end();
     }
 }
 
 impl Stream {
+    fn new(name: &'static str, pipe: pipe::Receiver) -> Self {
+        let (begun, carried) = (Vec::new(), Vec::new());
+        Self { name, pipe: Some(pipe), begun, is_split: false, carried }
+    }
+
     /// Turns what was read into lines of the log.
     fn split(
         &mut self,
@@ -153,14 +222,26 @@ impl Stream {
     /// Writes the line, or the last piece of it.
     fn line(&mut self, now: Timestamp, outputs: Option<&mut Outputs>, lines: &mut Vec<u8>) {
         emit(lines, now, self.name, 'F', &self.begun);
-        if let Some(outputs) = outputs
-            && !self.is_split
-            && let Some(text) = self.begun.strip_prefix(LINE_PREFIX)
-        {
-            outputs.line(text);
+        match outputs {
+            Some(outputs) if !self.is_split => output_in(&self.begun, outputs),
+            Some(outputs) if !self.carried.is_empty() => {
+                self.carried.extend_from_slice(&self.begun);
+                output_in(&self.carried, outputs);
+            }
+            Some(_) | None => {}
         }
         self.begun.clear();
+        self.carried.clear();
         self.is_split = false;
+    }
+}
+
+/// Takes in the output in a line, if it is short enough and has one.
+fn output_in(line: &[u8], outputs: &mut Outputs) {
+    if line.len() <= LINE_BYTES_MAX
+        && let Some(text) = line.strip_prefix(LINE_PREFIX)
+    {
+        outputs.line(text);
     }
 }
 
@@ -174,7 +255,7 @@ fn emit(lines: &mut Vec<u8>, now: Timestamp, stream: &str, piece: char, text: &[
 /// The file.
 #[derive(Debug)]
 struct Log {
-    path: PathBuf,
+    place: Place,
     file: Option<File>,
     bytes: u64,
     state: Writing,
@@ -211,7 +292,8 @@ impl Log {
 
     fn append(&mut self, bytes: &[u8]) {
         if let Err(error) = self.try_append(bytes) {
-            tracing::warn!(path = %self.path.display(), %error, "the output of a task is lost");
+            let path = self.place.log();
+            tracing::warn!(path = %path.display(), %error, "the output of a task is lost");
             self.state = Writing::Over;
         }
     }
@@ -220,7 +302,14 @@ impl Log {
         let file = match &mut self.file {
             Some(file) => file,
             None => {
-                self.file.insert(open_plain(File::options().append(true).create(true), &self.path)?)
+                self.place.create()?;
+                let mut options = File::options();
+                // Only what this attempt has printed, to an earlier agent, is gone on with.
+                match self.bytes {
+                    0 => options.write(true).truncate(true).create(true),
+                    _ => options.append(true),
+                };
+                self.file.insert(open_plain(&mut options, &self.place.log())?)
             }
         };
         file.write_all(bytes)?;
@@ -233,6 +322,10 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use quorate_model::{Attempt, TaskId};
 
     use super::*;
 
@@ -249,18 +342,41 @@ mod tests {
             (std::io::pipe().unwrap(), std::io::pipe().unwrap());
         let receiver =
             |read: std::io::PipeReader| pipe::Receiver::from_owned_fd(read.into()).unwrap();
-        let path = dir.path().join("log");
-        let capture =
-            Capture::new(receiver(out_read), receiver(err_read), path, Arc::new(Follow::default()));
+        let place = Place::of(dir.path(), TaskId::default(), Attempt(1));
+        let (out, err) = (receiver(out_read), receiver(err_read));
+        let capture = Capture::new(out, err, place, Arc::new(Follow::default()));
         Script { dir, capture, stdout: Some(stdout), stderr: Some(stderr) }
     }
 
     impl Script {
+        fn log(&self) -> PathBuf {
+            Place::of(self.dir.path(), TaskId::default(), Attempt(1)).log()
+        }
+
+        /// The same pipes and the same file, in the hands of the next agent.
+        fn handed_over(mut self) -> Self {
+            let place = Place::of(self.dir.path(), TaskId::default(), Attempt(1));
+            let pipes = self.capture.pipes().map(|pipe| pipe.try_clone_to_owned().unwrap());
+            let [out, err] = pipes.map(|pipe| pipe::Receiver::from_owned_fd(pipe).unwrap());
+            // What the first does last, the second finds.
+            drop(std::mem::replace(&mut self.capture, Self::unused(&place)));
+            self.capture = Capture::resume(out, err, place, Arc::default());
+            self
+        }
+
+        fn unused(place: &Place) -> Capture {
+            let receiver = || {
+                let (read, _) = std::io::pipe().unwrap();
+                pipe::Receiver::from_owned_fd(read.into()).unwrap()
+            };
+            Capture::new(receiver(), receiver(), place.clone(), Arc::default())
+        }
+
         /// The log, without the times, once both pipes are closed.
         async fn end(mut self) -> Vec<String> {
             drop((self.stdout.take(), self.stderr.take()));
             self.capture.pump().await;
-            let text = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+            let text = std::fs::read_to_string(self.log()).unwrap_or_default();
             text.lines().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
         }
     }
@@ -282,7 +398,7 @@ mod tests {
         script.stdout.as_ref().unwrap().write_all(b"x\n").unwrap();
         drop((script.stdout.take(), script.stderr.take()));
         script.capture.pump().await;
-        let text = std::fs::read_to_string(script.dir.path().join("log")).unwrap();
+        let text = std::fs::read_to_string(script.log()).unwrap();
         let time = text.split(' ').next().unwrap();
         assert_eq!(time.len(), "2026-11-23T15:00:00.123456Z".len(), "{time}");
         assert!(time.ends_with('Z') && time.parse::<Timestamp>().is_ok(), "{time}");
@@ -293,7 +409,7 @@ mod tests {
         let mut script = script();
         drop((script.stdout.take(), script.stderr.take()));
         script.capture.pump().await;
-        assert!(!script.dir.path().join("log").exists());
+        assert!(!script.log().exists());
     }
 
     #[tokio::test]
@@ -319,6 +435,29 @@ mod tests {
         let outputs = std::mem::take(&mut script.capture.outputs);
         let outputs = outputs.finish(&script.dir.path().join("output")).unwrap();
         assert_eq!(outputs.unwrap().as_str(), r#"{"a":"1"}"#);
+    }
+
+    #[tokio::test]
+    async fn goes_on_where_an_earlier_agent_left_off() {
+        let mut script = script();
+        script.stdout.as_ref().unwrap().write_all(b"::output a=1\n::output b").unwrap();
+        script.stderr.as_ref().unwrap().write_all(b"oo").unwrap();
+        let _ = tokio::time::timeout(Duration::from_millis(50), script.capture.pump()).await;
+        let mut script = script.handed_over();
+        script.stdout.as_ref().unwrap().write_all(b"=2\n::output c=3").unwrap();
+        script.stderr.as_ref().unwrap().write_all(b"ps\n").unwrap();
+        drop((script.stdout.take(), script.stderr.take()));
+        script.capture.pump().await;
+        let outputs = std::mem::take(&mut script.capture.outputs);
+        let outputs = outputs.finish(&script.dir.path().join("output")).unwrap();
+        assert_eq!(outputs.unwrap().as_str(), r#"{"a":"1","b":"2","c":"3"}"#);
+        let lines = script.end().await;
+        let of = |stream| {
+            let lines = lines.iter().filter_map(move |line| line.strip_prefix(stream));
+            lines.collect::<Vec<_>>()
+        };
+        assert_eq!(of("stderr "), ["P oo", "F ps"]);
+        assert_eq!(of("stdout "), ["F ::output a=1", "P ::output b", "F =2", "F ::output c=3"]);
     }
 
     #[tokio::test]

@@ -115,7 +115,6 @@ mod tests {
         for number in 1..=3_u32 {
             let place = Place::of(dir.path(), run(number.into()), Attempt(1));
             place.create().unwrap();
-            fs::remove_dir(place.work()).unwrap();
             fs::write(place.log(), [0; 100]).unwrap();
             let changed = now - Duration::from_secs(3600) * (4 - number);
             let directory = place.log().parent().unwrap().to_owned();

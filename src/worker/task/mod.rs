@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::attempt::Place;
+use super::attempt::Workspace;
 
 /// What a kind of task does with its params.
 pub(crate) trait TaskKind: Send + Sync {
@@ -26,7 +26,7 @@ pub(crate) trait TaskKind: Send + Sync {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Context<'a> {
     /// Where it will run.
-    pub(crate) place: &'a Place,
+    pub(crate) workspace: &'a Workspace,
     /// Where its programs are looked for.
     pub(crate) path: &'a str,
 }
@@ -36,7 +36,7 @@ pub(crate) struct Context<'a> {
 pub(crate) struct Invocation {
     /// A program, by absolute path, and its arguments.
     pub(crate) argv: Vec<String>,
-    /// Written to [`Place::script`] first.
+    /// Written to [`Workspace::script`] first.
     pub(crate) script: Option<String>,
 }
 

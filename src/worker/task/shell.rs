@@ -70,7 +70,7 @@ impl TaskKind for Shell {
         let Params { run, shell } = Params::deserialize(params)
             .map_err(|error| format!("the params of a task of kind run: {error}"))?;
         check(&run)?;
-        let Context { place, path } = *context;
+        let Context { workspace, path } = *context;
         let (mut argv, takes_text) = match shell {
             None => (self.default.clone()?, true),
             Some(Interpreter::Name(name)) => match name.as_str() {
@@ -90,7 +90,7 @@ impl TaskKind for Shell {
             argv.extend(["-c".to_owned(), run]);
             return Ok(Invocation { argv, script: None });
         }
-        argv.push(place.script().to_string_lossy().into_owned());
+        argv.push(workspace.script().to_string_lossy().into_owned());
         Ok(Invocation { argv, script: Some(run) })
     }
 }

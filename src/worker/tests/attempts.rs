@@ -42,8 +42,7 @@ async fn has_a_directory_and_an_environment_of_its_own() {
     line.start(start).await;
     assert_eq!(line.outcome().await, Outcome::Succeeded { outputs: None });
     let log = log(&mut line, at).await;
-    let place = world.worker_dir().canonicalize().unwrap().join("attempts");
-    let place = place.join(at.task.run.to_string()).join("3-2");
+    let place = world.worker_dir().canonicalize().unwrap().join("workspaces/0");
     assert_eq!(log[0], format!("stdout F {}", place.join("work").display()));
     let names: Vec<_> =
         log[1..].iter().map(|line| line["stdout F ".len()..].split('=').next().unwrap()).collect();
@@ -64,8 +63,8 @@ async fn has_a_directory_and_an_environment_of_its_own() {
     ] {
         assert!(log.contains(&format!("stdout F {line}")), "{line} is missing in {log:?}");
     }
-    until("the work is cleared", || !place.join("work").exists()).await;
-    assert!(place.join("log").exists());
+    until("the work is cleared", || !place.join("work/left").exists()).await;
+    assert_eq!(std::fs::read_dir(place.join("work")).unwrap().count(), 0);
 }
 
 #[tokio::test]
@@ -140,7 +139,7 @@ async fn says_why_a_task_cannot_be_started() {
 async fn interpreters_by_name_by_path_and_by_words() {
     let (_world, mut line) = World::registered(LONG).await;
     let long = format!("x={}\necho done", "y".repeat(1_000_000));
-    let mut token = 10;
+    let mut attempt = 0;
     for (params, expected) in [
         (json!({ "run": "echo $0", "shell": "sh" }), "sh"),
         (json!({ "run": "shopt -o pipefail >/dev/null; echo on", "shell": "bash" }), "on"),
@@ -148,8 +147,8 @@ async fn interpreters_by_name_by_path_and_by_words() {
         (json!({ "run": "BEGIN { print 6 * 7 }", "shell": ["awk", "-f"] }), "42"),
         (json!({ "run": long }), "done"),
     ] {
-        token += 1;
-        let at = dispatch(0, 1, token);
+        attempt += 1;
+        let at = dispatch(0, attempt, 10 + u64::from(attempt));
         line.start(with_params(at, &params)).await;
         let outcome = line.outcome().await;
         let log = log(&mut line, at).await;
@@ -188,17 +187,17 @@ async fn a_log_is_followed_while_it_grows() {
 #[tokio::test]
 async fn nothing_of_a_task_is_left_when_it_is_reported() {
     let (world, mut line) = World::registered(LONG).await;
-    let pids = world.path("pids");
+    let (token, go) = (token(), world.path("go"));
     let script = format!(
-        "sleep 61 & echo $! >> {pids}; setsid sleep 62 & echo $! >> {pids}
-         (setsid sh -c 'sleep 63 & echo $! >> {pids}; exec sleep 64' & )
-         until [ $(wc -l < {pids}) = 3 ]; do sleep 0.01; done"
+        "sleep {token} & setsid sleep {token} &
+         (setsid sh -c 'sleep {token} & exec sleep {token}' & )
+         until [ -e {go} ]; do sleep 0.01; done"
     );
     line.start(task(dispatch(0, 1, 11), &script)).await;
+    until("all run", || sleepers(&token).len() == 4).await;
+    std::fs::write(go, "").unwrap();
     assert_eq!(line.outcome().await, Outcome::Succeeded { outputs: None });
-    for pid in lines_of(pids.as_ref()) {
-        assert!(!is_alive(&pid), "{pid} lives");
-    }
+    assert_eq!(sleepers(&token), [0; 0]);
 }
 
 /// The short form of ten thousand.

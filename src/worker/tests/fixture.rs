@@ -1,9 +1,11 @@
 //! The leader that a test plays, and what it needs to see.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,7 +36,8 @@ pub(super) fn argument_after(flag: &str) -> Option<String> {
 /// This program, to run one "test". What is told after it is no business of the test harness.
 pub(super) fn this_program(test: &str) -> Program {
     let arguments = ["--exact", test, "--test-threads=1", "--nocapture", "--"];
-    Program { path: "/proc/self/exe".into(), arguments: arguments.map(Into::into).to_vec() }
+    let arguments = arguments.map(Into::into).to_vec();
+    Program { path: "/proc/self/exe".into(), arguments, containment: Containment::Pidns }
 }
 
 /// Waits until something is so.
@@ -147,14 +150,20 @@ pub(super) struct World {
     lines: mpsc::UnboundedReceiver<Line>,
     sender: mpsc::UnboundedSender<Line>,
     pub(super) lease: DurationMs,
+    containment: Containment,
 }
 
 impl World {
     /// A worker that has not registered yet.
     pub(super) fn new(lease: DurationMs) -> Self {
+        Self::new_with(lease, Containment::Pidns)
+    }
+
+    /// One that contains its tasks like this.
+    pub(super) fn new_with(lease: DurationMs, containment: Containment) -> Self {
         let (sender, lines) = mpsc::unbounded_channel();
         let dir = tempfile::tempdir().unwrap();
-        let mut world = Self { dir, worker: None, lines, sender, lease };
+        let mut world = Self { dir, worker: None, lines, sender, lease, containment };
         world.start_worker();
         world
     }
@@ -167,7 +176,9 @@ impl World {
     }
 
     pub(super) fn options(&self) -> WorkerOptions {
-        options(self.worker_dir(), Arc::new(Lines(self.sender.clone())))
+        let mut options = options(self.worker_dir(), Arc::new(Lines(self.sender.clone())));
+        options.keeper.containment = self.containment;
+        options
     }
 
     pub(super) fn start_worker(&mut self) {
@@ -230,7 +241,7 @@ impl World {
 /// How a worker of a test is set up.
 pub(super) fn options(dir: PathBuf, servers: Arc<dyn Servers>) -> WorkerOptions {
     let (name, labels) = ("test".parse().unwrap(), BTreeMap::new());
-    let profile = Profile { name, labels, slots: 4, containment: Containment::Pgroup };
+    let profile = Profile { name, labels, slots: 4 };
     WorkerOptions {
         keeper: this_program("worker::tests::keeper_process"),
         kill_after: DurationMs(300),
@@ -295,4 +306,30 @@ pub(super) fn is_alive(pid: &str) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
         stat.rsplit_once(')').is_some_and(|(_, fields)| !fields.trim_start().starts_with('Z'))
     })
+}
+
+/// Something to sleep on for a day, which no other process here does.
+pub(super) fn token() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("86400.{:07}{:04}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// All processes that sleep on this.
+pub(super) fn sleepers(token: &str) -> Vec<u32> {
+    let mut sleepers = processes_with("sleep");
+    sleepers.retain(|pid| arguments(*pid).last().is_some_and(|last| last == token));
+    sleepers
+}
+
+fn arguments(pid: u32) -> Vec<String> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = line.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+    words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
+
+/// Every process that was told this, as an argument of its own, zombies aside.
+pub(super) fn processes_with(argument: &str) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| arguments(*pid).iter().any(|word| word == argument)).collect()
 }

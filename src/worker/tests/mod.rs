@@ -13,7 +13,8 @@ mod processes;
 #[test]
 fn keeper_process() {
     if let Some(dir) = fixture::argument_after("--dir") {
-        super::keeper::run(dir.as_ref());
+        let containment = fixture::argument_after("--containment").unwrap();
+        super::keeper::run(dir.as_ref(), containment.parse().unwrap());
     }
 }
 
@@ -21,6 +22,7 @@ fn keeper_process() {
 #[test]
 fn worker_process() {
     if let Some(dir) = fixture::argument_after("--worker") {
-        processes::be_a_worker(dir.as_ref());
+        let containment = fixture::argument_after("--contain").unwrap();
+        processes::be_a_worker(dir.as_ref(), containment.parse().unwrap());
     }
 }

@@ -6,31 +6,35 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use quorate_model::{DurationMs, Epoch, Outcome, WorkerId};
+use quorate_model::{Containment, DurationMs, Epoch, Json, Outcome, WorkerId};
+use serde_json::json;
 
 use super::fixture::*;
-use crate::protocol::ToWorker;
-use crate::worker::keeper::{Keeper, Key, Note, Order, Spawn};
+use crate::protocol::{FromWorker, ToWorker};
+use crate::worker::keeper::{Invocation, Keeper, Key, Note, Order, Spawn, Term};
 use crate::worker::lease::BootNs;
-use crate::worker::{Worker, sys};
+use crate::worker::{Worker, WorkerHandle, sys};
 
 /// The lease of a [`worker_process`](super::worker_process).
 const LEASE: DurationMs = DurationMs(2_000);
 
-/// Runs a worker in `dir` that has one task to do, for ever, under a leader that always says
-/// yes.
-pub(super) fn be_a_worker(dir: &Path) {
+/// What a machine that is busy with other tests may take on top of a deadline.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// Runs a worker in `dir` that has one task to do, under a leader that always says yes: what
+/// the file `script` in there says.
+pub(super) fn be_a_worker(dir: &Path, containment: Containment) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (servers, mut lines) = lines();
-        let _worker = Worker::start(options(dir.join("worker"), servers)).unwrap();
+        let mut options = options(dir.join("worker"), servers);
+        options.keeper.containment = containment;
+        let _worker = Worker::start(options).unwrap();
         let mut line = lines.recv().await.unwrap();
         line.next().await;
         let (worker, epoch) = (WorkerId(1), Epoch(10));
         line.say(ToWorker::Registered { worker, epoch, lease: LEASE }).await;
-        let note = format!("echo $$ >> {0}/pids; sleep 71 & echo $! >> {0}/pids", dir.display());
-        let setsid = format!("setsid sh -c 'echo $$ >> {}/pids; exec sleep 72' &", dir.display());
-        let script = format!("trap '' TERM; {note}; {setsid} while :; do sleep 0.05; done");
+        let script = fs::read_to_string(dir.join("script")).unwrap();
         line.start(task(dispatch(0, 1, 11), &script)).await;
         line.keep_up().await;
     });
@@ -40,28 +44,61 @@ pub(super) fn be_a_worker(dir: &Path) {
 struct WorkerProcess {
     dir: tempfile::TempDir,
     child: Child,
-    pids: Vec<String>,
+    /// An argument of every process of the task.
+    token: String,
 }
 
 impl WorkerProcess {
-    async fn start() -> Self {
+    /// Its task has a child, and a daemon that has nothing to do with it any more: neither
+    /// group, nor session, nor environment. All ignore SIGTERM.
+    async fn stubborn(containment: Containment) -> Self {
+        let token = token();
+        let daemon = format!("setsid env -i /bin/sh -c \"trap '' TERM; exec sleep {token}\" &");
+        let script = format!("trap '' TERM\nsleep {token} &\n{daemon}\nsleep {token}");
+        Self::start(&script, token, 3, containment).await
+    }
+
+    async fn start(script: &str, token: String, count: usize, containment: Containment) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("script"), script).unwrap();
         let program = this_program("worker::tests::worker_process");
         let mut command = Command::new(program.path);
         command.args(program.arguments).arg("--worker").arg(dir.path()).stderr(Stdio::null());
+        command.arg("--contain").arg(containment.text());
         let child = command.stdout(Stdio::null()).spawn().unwrap();
-        let file = dir.path().join("pids");
-        until("its task runs", || lines_of(&file).len() == 3).await;
-        let pids = lines_of(&file);
-        Self { dir, child, pids }
+        let process = Self { dir, child, token };
+        until("its task runs", || process.sleepers().len() == count).await;
+        process
+    }
+
+    /// All that sleep on its behalf.
+    fn sleepers(&self) -> Vec<u32> {
+        sleepers(&self.token)
     }
 
     fn any_lives(&self) -> bool {
-        self.pids.iter().any(|pid| is_alive(pid))
+        !self.sleepers().is_empty()
     }
 
     fn signal(&self, signal: i32) {
         assert!(sys::signal_process(self.child.id(), signal).unwrap());
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn keeper(&self) -> u32 {
+        keeper_in(&self.dir.path().join("worker"))
+    }
+
+    /// The worker that comes after it, in this process.
+    async fn next(&self) -> (WorkerHandle, Line) {
+        let (servers, mut lines) = lines();
+        let worker = Worker::start(options(self.dir.path().join("worker"), servers)).unwrap();
+        let line = tokio::time::timeout(PATIENCE, lines.recv()).await.unwrap().unwrap();
+        (worker, line)
     }
 }
 
@@ -72,47 +109,143 @@ impl Drop for WorkerProcess {
     }
 }
 
-/// T7: the agent is killed; the keeper kills the tasks, whatever group they are in.
-#[tokio::test]
-async fn nothing_outlives_a_killed_agent_and_the_next_one_waits_for_that() {
-    let mut process = WorkerProcess::start().await;
-    assert!(process.any_lives());
-    process.child.kill().unwrap();
-    process.child.wait().unwrap();
+/// Accepts that a worker goes on under its old registration.
+async fn resume(line: &mut Line) {
+    let (worker, epoch) = (WorkerId(1), Epoch(10));
+    assert_eq!(line.next().await, Some(FromWorker::Resume { worker, epoch }));
+    line.say(ToWorker::Registered { worker, epoch, lease: LEASE }).await;
+}
 
-    let (servers, mut lines) = lines();
-    let _worker = Worker::start(options(process.dir.path().join("worker"), servers)).unwrap();
-    let _line = tokio::time::timeout(PATIENCE, lines.recv()).await.unwrap();
-    assert!(!process.any_lives(), "it connects before everything is dead");
+/// T14: an agent dies and comes back; its task notices nothing.
+#[tokio::test]
+async fn the_next_agent_takes_over_what_a_killed_one_had_started() {
+    let token = token();
+    let dir = tempfile::tempdir().unwrap();
+    let go = dir.path().join("go");
+    let script = format!(
+        "echo '::output a=1'; echo b=2 > $QUORATE_OUTPUT; sleep {token} & \
+         until [ -e {} ]; do sleep 0.01; done; echo '::output c=3'",
+        go.display()
+    );
+    let mut process = WorkerProcess::start(&script, token, 1, Containment::Pidns).await;
+    process.kill();
+    let (_worker, mut line) = process.next().await;
+    resume(&mut line).await;
+    assert!(process.any_lives());
+    // A leader that does not know better asks again, and nothing happens.
+    line.start(task(dispatch(0, 1, 11), "exit 9")).await;
+    fs::write(&go, "").unwrap();
+    let outputs = Some(Json::new(&json!({ "a": "1", "b": "2", "c": "3" })));
+    assert_eq!(line.outcome().await, Outcome::Succeeded { outputs });
+    assert!(!process.any_lives(), "what it left behind dies with it");
+    line.start(task(dispatch(1, 1, 12), "true")).await;
+    assert_eq!(line.outcome().await, Outcome::Succeeded { outputs: None });
+}
+
+/// T10: a task ends while there is no agent.
+#[tokio::test]
+async fn what_ended_while_no_agent_was_there_is_reported_by_the_next() {
+    let token = token();
+    let dir = tempfile::tempdir().unwrap();
+    let go = dir.path().join("go");
+    let wait = format!("until [ -e {} ]; do sleep 0.01; done", go.display());
+    let script = format!("sleep {token} & {wait}; seq 20000; echo '::output a=1'");
+    let mut process = WorkerProcess::start(&script, token, 1, Containment::Pidns).await;
+    process.kill();
+    fs::write(&go, "").unwrap();
+    // It prints more than a pipe holds, and waits for the next agent to read on.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let (_worker, mut line) = process.next().await;
+    resume(&mut line).await;
+    let outputs = Some(Json::new(&json!({ "a": "1" })));
+    assert_eq!(line.outcome().await, Outcome::Succeeded { outputs });
+}
+
+/// T7: an agent is killed and does not come back; its tasks end with its lease.
+#[tokio::test]
+async fn nothing_outlives_the_lease_of_a_killed_agent() {
+    for containment in Containment::ALL {
+        let mut process = WorkerProcess::stubborn(containment).await;
+        let keeper = process.keeper();
+        process.kill();
+        let killed = Instant::now();
+        until("its tasks are killed", || !process.any_lives()).await;
+        let taken = killed.elapsed();
+        assert!(taken < Duration::from_millis(LEASE.0) + MARGIN, "{containment:?}: {taken:?}");
+        until("its keeper ends", || !is_alive(&keeper.to_string())).await;
+        let (_worker, mut line) = process.next().await;
+        let Some(FromWorker::Register { last, .. }) = line.next().await else { panic!() };
+        assert_eq!(last.map(|last| last.epoch), Some(Epoch(10)));
+    }
 }
 
 /// T6: the agent hangs; the keeper kills the tasks before the lease is over for the leader.
 #[tokio::test]
 async fn a_stopped_agent_does_not_keep_its_tasks_alive() {
-    let process = WorkerProcess::start().await;
-    process.signal(libc::SIGSTOP);
+    for containment in Containment::ALL {
+        let process = WorkerProcess::stubborn(containment).await;
+        process.signal(libc::SIGSTOP);
+        let stopped = Instant::now();
+        until("its tasks are killed", || !process.any_lives()).await;
+        // The last renewal was sent before it was stopped.
+        let taken = stopped.elapsed();
+        assert!(taken < Duration::from_millis(LEASE.0) + MARGIN, "{containment:?}: {taken:?}");
+        process.signal(libc::SIGCONT);
+    }
+}
+
+/// R8: agent, keeper and task are all stopped; the kernel kills them by itself.
+#[tokio::test]
+async fn with_everything_stopped_the_kernel_ends_the_tasks_when_the_lease_ends() {
+    let process = WorkerProcess::stubborn(Containment::Pidns).await;
+    let keeper = process.keeper();
+    let mut all = vec![process.child.id(), keeper];
+    all.extend(process.sleepers());
+    let cells = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap();
+    all.extend(cells.split_ascii_whitespace().map(|pid| pid.parse::<u32>().unwrap()));
+    for pid in all {
+        assert!(sys::signal_process(pid, libc::SIGSTOP).unwrap());
+    }
     let stopped = Instant::now();
     until("its tasks are killed", || !process.any_lives()).await;
-    // The last renewal was sent before it was stopped.
-    let margin = Duration::from_secs(1);
-    assert!(stopped.elapsed() < Duration::from_millis(LEASE.0) + margin, "{:?}", stopped.elapsed());
+    let taken = stopped.elapsed();
+    assert!(taken < Duration::from_millis(LEASE.0) + MARGIN, "{taken:?}");
+    assert!(!is_alive(&keeper.to_string()));
     process.signal(libc::SIGCONT);
 }
 
-/// T7: agent and keeper are killed both, and nobody is left to kill; the next keeper does.
+/// The keeper is killed while nobody is there to notice: its tasks die with it where the
+/// single-execution promise is given.
+#[tokio::test]
+async fn nothing_outlives_a_killed_keeper() {
+    for containment in [Containment::Pidns, Containment::Cgroup] {
+        let mut process = WorkerProcess::stubborn(containment).await;
+        let keeper = process.keeper();
+        process.signal(libc::SIGSTOP);
+        process.kill();
+        assert!(sys::signal_process(keeper, libc::SIGKILL).unwrap());
+        let killed = Instant::now();
+        until("its tasks are dead", || !process.any_lives()).await;
+        assert!(killed.elapsed() < MARGIN, "{containment:?}: {:?}", killed.elapsed());
+    }
+}
+
+/// T7: without namespaces and control groups, whoever is stopped when the keeper is killed
+/// outlives it; the next keeper finds and kills what carries the mark of the worker.
 #[tokio::test]
 async fn what_outlives_a_killed_keeper_is_found_before_the_next_worker_registers() {
-    let mut process = WorkerProcess::start().await;
-    let keeper = keeper_of(process.child.id());
-    process.signal(libc::SIGSTOP);
+    let token = token();
+    let script = format!("setsid sleep {token} & sleep {token}");
+    let mut process = WorkerProcess::start(&script, token, 2, Containment::Pgroup).await;
+    let keeper = process.keeper();
+    let cell = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap();
+    for pid in cell.split_ascii_whitespace() {
+        assert!(sys::signal_process(pid.parse().unwrap(), libc::SIGKILL).unwrap());
+    }
     assert!(sys::signal_process(keeper, libc::SIGKILL).unwrap());
-    process.child.kill().unwrap();
-    process.child.wait().unwrap();
-    assert!(process.any_lives(), "orphans");
-
-    let (servers, mut lines) = lines();
-    let _worker = Worker::start(options(process.dir.path().join("worker"), servers)).unwrap();
-    let _line = tokio::time::timeout(PATIENCE, lines.recv()).await.unwrap();
+    process.signal(libc::SIGSTOP);
+    process.kill();
+    let (_worker, _line) = process.next().await;
     assert!(!process.any_lives(), "it connects before everything is dead");
 }
 
@@ -120,85 +253,168 @@ async fn what_outlives_a_killed_keeper_is_found_before_the_next_worker_registers
 #[tokio::test]
 async fn a_killed_keeper_is_replaced_and_its_attempts_are_lost() {
     let (world, mut line) = World::registered(LONG).await;
-    let pids = world.path("pids");
-    line.start(task(dispatch(0, 1, 11), &format!("echo $$ > {pids}; sleep 73"))).await;
-    until("it runs", || lines_of(pids.as_ref()).len() == 1).await;
-    let marker = world.worker_dir().canonicalize().unwrap();
-    let keeper = process_with_argument(marker.to_str().unwrap());
+    line.start(world.noting(dispatch(0, 1, 11), "sleep 73")).await;
+    until("it runs", || world.written().len() == 1).await;
+    let keeper = keeper_in(&world.worker_dir());
     assert!(sys::signal_process(keeper, libc::SIGKILL).unwrap());
     assert_eq!(line.outcome().await, Outcome::Lost);
-    assert!(!is_alive(&lines_of(pids.as_ref())[0]));
     line.start(task(dispatch(0, 2, 12), "true")).await;
     assert_eq!(line.outcome().await, Outcome::Succeeded { outputs: None });
+}
+
+/// T29: whatever a task does to get away, nothing of it is left when it is said to be stopped.
+#[tokio::test]
+async fn a_task_is_stopped_with_all_that_it_has_started() {
+    for containment in Containment::ALL {
+        let token = token();
+        let mut world = World::new_with(LONG, containment);
+        let mut line = world.register(None, 10).await;
+        let daemon = format!("(setsid env -i /bin/sh -c \"trap '' TERM; sleep {token}\" &)");
+        let script = format!("trap '' TERM; {daemon}; sleep {token}");
+        let at = dispatch(0, 1, 11);
+        line.start(task(at, &script)).await;
+        until("it runs", || sleepers(&token).len() == 2).await;
+        line.stop(at).await;
+        assert_eq!(line.outcome().await, Outcome::Stopped, "{containment:?}");
+        assert_eq!(sleepers(&token), [0; 0], "{containment:?}");
+
+        // One that ends by itself takes its daemons along.
+        let at = dispatch(0, 2, 12);
+        line.start(task(at, &format!("{daemon}; exit 3"))).await;
+        assert_eq!(line.outcome().await, Outcome::Exited { code: 3 }, "{containment:?}");
+        assert_eq!(sleepers(&token), [0; 0], "{containment:?}");
+    }
+}
+
+/// In a namespace, the numbers of processes fit what `/proc` shows.
+#[tokio::test]
+async fn a_task_sees_its_own_processes() {
+    let (_world, mut line) = World::registered(LONG).await;
+    let script = "read name < /proc/$$/comm; echo \"::output name=$name\"; \
+        echo \"::output count=$(ls /proc | grep -c '^[0-9]*$')\"";
+    line.start(task(dispatch(0, 1, 11), script)).await;
+    let Outcome::Succeeded { outputs } = line.outcome().await else { panic!() };
+    let outputs = outputs.unwrap().value();
+    assert_eq!(outputs["name"], "bash");
+    let count: u32 = outputs["count"].as_str().unwrap().parse().unwrap();
+    assert!(count < 10, "{count}");
 }
 
 /// R6, once more where it counts: the keeper looks at the lease when it starts a task.
 #[tokio::test]
 async fn a_keeper_starts_nothing_without_a_lease_that_holds() {
     let dir = tempfile::tempdir().unwrap();
-    let program = this_program("worker::tests::keeper_process");
-    let mut keeper = Keeper::start(&program, dir.path()).unwrap();
-    assert_eq!(note(&mut keeper).await, Note::Ready);
+    let mut keeper = start_keeper(&dir).await;
     let over = "the lease is over".to_owned();
-    spawn(&keeper, &dir, 1, 10).await;
+    spawn(&keeper, 1, 10).await;
     let refused = |key| Note::Refused { key: Key(key), reason: over.clone() };
     assert_eq!(note(&mut keeper).await, refused(1), "no lease yet");
 
     let now = sys::boottime();
-    lend(&keeper, 10, now.after(DurationMs(60_000))).await;
-    spawn(&keeper, &dir, 2, 9).await;
+    lend(&keeper, 10, now.after(LONG)).await;
+    spawn(&keeper, 2, 9).await;
     assert_eq!(note(&mut keeper).await, refused(2), "another epoch");
-    spawn(&keeper, &dir, 3, 10).await;
+    spawn(&keeper, 3, 10).await;
     assert!(matches!(note(&mut keeper).await, Note::Exited(exit) if exit.key == Key(3)));
 
-    lend(&keeper, 10, now).await;
-    spawn(&keeper, &dir, 4, 10).await;
+    lend(&keeper, 10, now.after(DurationMs(200))).await;
+    until("it has ended", || sys::boottime() > now.after(DurationMs(200))).await;
+    spawn(&keeper, 4, 10).await;
     assert_eq!(note(&mut keeper).await, refused(4), "it has ended");
-    lend(&keeper, 10, now.after(DurationMs(60_000))).await;
-    spawn(&keeper, &dir, 5, 10).await;
+    lend(&keeper, 10, now.after(LONG)).await;
+    spawn(&keeper, 5, 10).await;
     assert_eq!(note(&mut keeper).await, refused(5), "what has ended is not revived");
-    lend(&keeper, 11, now.after(DurationMs(60_000))).await;
-    spawn(&keeper, &dir, 6, 11).await;
+    lend(&keeper, 11, now.after(LONG)).await;
+    spawn(&keeper, 6, 11).await;
     assert!(matches!(note(&mut keeper).await, Note::Exited(exit) if exit.key == Key(6)));
+    keeper.end().await;
+}
+
+/// Ten thousand tasks leave nothing behind: no process, no descriptor, no memory worth a word.
+#[tokio::test]
+async fn a_keeper_does_not_grow_with_what_it_starts() {
+    const STARTS: u64 = 10_000;
+    const AT_ONCE: u64 = 4;
+    let dir = tempfile::tempdir().unwrap();
+    let mut keeper = start_keeper(&dir).await;
+    lend(&keeper, 10, sys::boottime().after(DurationMs(600_000))).await;
+    let pid = keeper_in(dir.path());
+    let mut before = None;
+    for key in 0..STARTS {
+        spawn(&keeper, key, 10).await;
+        if key < AT_ONCE {
+            continue;
+        }
+        let Note::Exited(exit) = note(&mut keeper).await else { panic!() };
+        keeper.send(&Order::Forget(vec![exit.key]), &[]).await.unwrap();
+        if key == STARTS / 10 {
+            before = Some(footprint(pid));
+        }
+    }
+    let (files, children, memory_kib) = footprint(pid);
+    let (files_before, children_before, memory_before) = before.unwrap();
+    assert!(files <= files_before + 2 * AT_ONCE, "{files_before} files, then {files}");
+    assert!(children <= children_before.max(AT_ONCE + 1), "{children_before}, then {children}");
+    assert!(memory_kib <= memory_before + 1_024, "{memory_before} KiB, then {memory_kib}");
+    keeper.end().await;
+}
+
+/// Descriptors, children, and resident memory in KiB of a process.
+fn footprint(pid: u32) -> (u64, u64, u64) {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as u64;
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let memory = memory.trim().trim_end_matches(" kB").parse().unwrap();
+    (files, children.split_ascii_whitespace().count() as u64, memory)
+}
+
+async fn start_keeper(dir: &tempfile::TempDir) -> Keeper {
+    let program = this_program("worker::tests::keeper_process");
+    let mut keeper = Keeper::start(&program, dir.path()).unwrap();
+    let welcome = note(&mut keeper).await;
+    let Note::Welcome { term: None, .. } = welcome else { panic!("{welcome:?}") };
+    assert_eq!(note(&mut keeper).await, Note::Ready);
+    keeper
 }
 
 async fn note(keeper: &mut Keeper) -> Note {
-    tokio::time::timeout(PATIENCE, keeper.next()).await.unwrap().unwrap().unwrap()
+    tokio::time::timeout(PATIENCE, keeper.next()).await.unwrap().unwrap().unwrap().0
 }
 
 async fn lend(keeper: &Keeper, epoch: u64, deadline: BootNs) {
-    let order = Order::Lease { epoch: Epoch(epoch), warning: deadline, deadline };
-    keeper.send(&order, &[]).await.unwrap();
+    let (worker, epoch, warning) = (WorkerId(1), Epoch(epoch), deadline);
+    let term = Term { worker, epoch, span: LONG, warning, deadline };
+    keeper.send(&Order::Lease(term), &[]).await.unwrap();
 }
 
 /// Asks for a task that does nothing.
-async fn spawn(keeper: &Keeper, dir: &tempfile::TempDir, key: u64, epoch: u64) {
-    let spawn = Spawn {
-        key: Key(key),
-        epoch: Epoch(epoch),
-        argv: vec!["/bin/true".to_owned()],
-        env: Vec::new(),
-        directory: "/".to_owned(),
-        marker: dir.path().join("output").to_str().unwrap().to_owned(),
-    };
-    let ((_out, stdout), (_err, stderr)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
-    keeper.send(&Order::Start(spawn), &[stdout.as_fd(), stderr.as_fd()]).await.unwrap();
+async fn spawn(keeper: &Keeper, key: u64, epoch: u64) {
+    let (argv, directory) = (vec!["/bin/true".to_owned()], "/".to_owned());
+    let program = Invocation { argv, env: Vec::new(), directory };
+    let (key, epoch, memo) = (Key(key), Epoch(epoch), Vec::new());
+    let ((read, write), other) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
+    let fds = [write.as_fd(), other.1.as_fd(), read.as_fd(), other.0.as_fd()];
+    keeper.send(&Order::Start(Spawn { key, epoch, program, memo }), &fds).await.unwrap();
 }
 
-fn keeper_of(agent: u32) -> u32 {
-    let children = |task: fs::DirEntry| fs::read_to_string(task.path().join("children")).ok();
-    let tasks = fs::read_dir(format!("/proc/{agent}/task")).unwrap().flatten();
-    let children: Vec<_> = tasks.filter_map(children).collect();
-    children.join(" ").split_ascii_whitespace().next().unwrap().parse().unwrap()
+/// The keeper of the worker in a directory: it is told that, and it leads a session.
+fn keeper_in(dir: &Path) -> u32 {
+    let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    let dir = dir.to_str().unwrap();
+    let mut keepers = processes_with(dir);
+    // Its cells have the same arguments; they are its children.
+    let parents: Vec<_> = keepers.iter().map(|pid| (*pid, parent(*pid))).collect();
+    keepers.retain(|pid| {
+        let parent = parents.iter().find(|(child, _)| child == pid).unwrap().1;
+        !parents.iter().any(|(pid, _)| *pid == parent)
+    });
+    assert_eq!(keepers.len(), 1, "one keeper in {dir}");
+    keepers[0]
 }
 
-/// The process that was told this, as its last argument.
-fn process_with_argument(argument: &str) -> u32 {
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let suffix = format!("\0{argument}\0");
-    let is_it = |pid: &u32| {
-        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|text| text.ends_with(suffix.as_bytes()))
-    };
-    pids.find(is_it).expect("there is a keeper")
+fn parent(pid: u32) -> u32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    fields.split_ascii_whitespace().nth(1).and_then(|pid| pid.parse().ok()).unwrap_or(0)
 }
