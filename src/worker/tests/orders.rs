@@ -156,8 +156,10 @@ async fn takes_no_more_than_its_slots() {
 #[tokio::test]
 async fn a_task_that_ignores_sigterm_is_killed_after_a_while() {
     let (world, mut line) = World::registered(LONG).await;
-    let script = "trap '' TERM; while :; do sleep 0.05; done";
-    line.start(world.noting(dispatch(0, 1, 11), script)).await;
+    let ledger = world.ledger();
+    let note = format!("trap '' TERM; echo deaf >> {}", ledger.display());
+    let script = format!("{note}; while :; do sleep 0.05; done");
+    line.start(task(dispatch(0, 1, 11), &script)).await;
     until("it runs", || world.written().len() == 1).await;
     let begun = std::time::Instant::now();
     line.stop(dispatch(0, 1, 11)).await;
