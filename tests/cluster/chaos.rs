@@ -115,8 +115,12 @@ fn harm_on(cluster: &mut Cluster, fault: Fault, seed: &mut Seed, deadline: Insta
         harm.faults += 1;
         harm.leaders += usize::from(leader == Some(victim));
         match fault {
+            // Alone it leaves its tasks to the next process; some die with all that they had.
             Fault::Kill => {
-                cluster.nodes[victim].kill();
+                match harm.faults % 3 {
+                    0 => cluster.nodes[victim].power_off(),
+                    _ => cluster.nodes[victim].kill(),
+                }
                 thread::sleep(Duration::from_millis(100 * seed.below(8) as u64));
                 cluster.nodes[victim].restart();
             }
