@@ -10,10 +10,14 @@
 //! leader in office (Raft). A registration is proposed and answered in one step. Bytes on their
 //! way to a process are gone with the process.
 
-use std::collections::BTreeSet;
+mod state;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use stateright::{Model, Property};
+
+use state::{Deposed, Set, Worker};
+pub(crate) use state::{Message, State};
 
 /// How long a renewal holds, in ticks of the leader's clock.
 const LEASE: u8 = 2;
@@ -121,153 +125,6 @@ pub(crate) struct Bounds {
     pub(crate) restarts: u8,
     /// Messages under way at once.
     pub(crate) messages: usize,
-}
-
-/// A few small numbers as one byte.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Set(u8);
-
-impl Set {
-    fn of(number: u8) -> Self {
-        Self(1 << number)
-    }
-
-    fn has(self, number: u8) -> bool {
-        self.0 & Self::of(number).0 != 0
-    }
-
-    fn with(self, number: u8) -> Self {
-        self.or(Self::of(number))
-    }
-
-    fn or(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    fn without(self, number: u8) -> Self {
-        Self(self.0 & !Self::of(number).0)
-    }
-
-    fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    fn count(self) -> u32 {
-        self.0.count_ones()
-    }
-
-    fn numbers(self) -> impl Iterator<Item = u8> {
-        (0..8).filter(move |number| self.has(*number))
-    }
-}
-
-/// Who has the attempt in flight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Holder {
-    /// The first worker, under this registration.
-    Worker { epoch: u8 },
-    /// The rival.
-    Rival,
-}
-
-/// What is committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Facts {
-    /// Attempts begun; the last is in flight if there is a holder.
-    begun: u8,
-    holder: Option<Holder>,
-    /// The last registration of the first worker.
-    epoch: u8,
-    is_live: bool,
-}
-
-impl Facts {
-    fn holds(&self, epoch: u8) -> bool {
-        self.is_live && self.epoch == epoch
-    }
-
-    /// The lease ends: what the first worker has is lost.
-    fn end_lease(&mut self, epoch: u8) {
-        if self.holds(epoch) {
-            self.is_live = false;
-            self.lose();
-        }
-    }
-
-    fn lose(&mut self) {
-        if matches!(self.holder, Some(Holder::Worker { .. })) {
-            self.holder = None;
-        }
-    }
-
-    /// Whether this attempt is in flight with the first worker.
-    fn is_with_worker(&self, attempt: u8) -> bool {
-        self.begun == attempt && matches!(self.holder, Some(Holder::Worker { .. }))
-    }
-}
-
-/// A leader that has been replaced and does not know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Deposed {
-    facts: Facts,
-    /// As [`State::wait`]; kept only where somebody acts on it.
-    wait: u8,
-}
-
-/// The first worker: agent and keeper.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Worker {
-    /// Its registration.
-    epoch: u8,
-    /// Ticks to its deadline; 0 if it has passed.
-    left: u8,
-    /// Attempts that have a process.
-    running: Set,
-    /// Attempts that the agent remembers to have started.
-    known: Set,
-    /// Attempts whose end is on disk and not known to be recorded.
-    unrecorded: Set,
-    /// Attempts whose end was ever told: the words may come again at any time.
-    told: Set,
-    /// Terms of the leaders that let this process of the agent in.
-    sessions: Set,
-    /// It has said a release.
-    has_released: bool,
-    restarts: u8,
-}
-
-/// What is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Message {
-    /// Asks the leader of a term for a longer lease. Sent `age` ticks ago.
-    Renew { term: u8, epoch: u8, age: u8 },
-    /// The answer to what was sent `age` ticks ago.
-    Renewed { epoch: u8, age: u8 },
-    /// Start an attempt.
-    Start { attempt: u8, epoch: u8 },
-    /// Nothing runs any more under this registration.
-    Release { epoch: u8 },
-}
-
-/// Everything, at one instant.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct State {
-    facts: Facts,
-    /// The registration whose end is proposed and not committed.
-    ending: Option<u8>,
-    /// The term of the leader in office, from 0.
-    term: u8,
-    /// Ticks until it may propose the end of the first worker's lease.
-    wait: u8,
-    deposed: [Option<Deposed>; 2],
-    worker: Worker,
-    /// Attempts that the rival runs.
-    rival: Set,
-    messages: BTreeSet<Message>,
-    /// Attempts that had a process on the first worker.
-    started: Set,
-    /// One of them had two.
-    started_twice: bool,
 }
 
 /// What may happen.
@@ -578,81 +435,6 @@ impl LeaseModel {
     }
 }
 
-impl State {
-    fn new() -> Self {
-        let worker = Worker {
-            epoch: 1,
-            left: 0,
-            running: Set::default(),
-            known: Set::default(),
-            unrecorded: Set::default(),
-            told: Set::default(),
-            sessions: Set::of(0),
-            has_released: false,
-            restarts: 0,
-        };
-        Self {
-            facts: Facts { begun: 0, holder: None, epoch: 1, is_live: true },
-            ending: None,
-            term: 0,
-            wait: 0,
-            deposed: [None; 2],
-            worker,
-            rival: Set::default(),
-            messages: BTreeSet::new(),
-            started: Set::default(),
-            started_twice: false,
-        }
-    }
-
-    /// What the leader of a term knows, in office or not.
-    fn facts_of(&self, term: u8) -> Option<Facts> {
-        if term == self.term {
-            return Some(self.facts);
-        }
-        self.deposed.get(usize::from(term)).copied().flatten().map(|deposed| deposed.facts)
-    }
-
-    /// What the leader of a term would have the first worker start.
-    fn order(&self, term: u8) -> Option<Message> {
-        let facts = self.facts_of(term)?;
-        match facts.holder? {
-            Holder::Worker { epoch } => Some(Message::Start { attempt: facts.begun, epoch }),
-            Holder::Rival => None,
-        }
-    }
-
-    fn assign(&mut self, to_rival: bool) {
-        self.facts.begun += 1;
-        if to_rival {
-            self.facts.holder = Some(Holder::Rival);
-            self.rival = self.rival.with(self.facts.begun);
-        } else {
-            self.facts.holder = Some(Holder::Worker { epoch: self.facts.epoch });
-        }
-    }
-
-    /// I1: at most one attempt of the task has a process.
-    fn is_single(&self) -> bool {
-        self.worker.running.count() + self.rival.count() <= 1
-    }
-
-    /// I2 and I8: a process belongs to the attempt in flight, on the worker that has it.
-    fn is_authorised(&self) -> bool {
-        let Facts { begun, holder, .. } = self.facts;
-        let rightful = |attempt| holder == Some(Holder::Rival) && begun == attempt;
-        self.worker.running.numbers().all(|attempt| self.facts.is_with_worker(attempt))
-            && self.rival.numbers().all(rightful)
-    }
-
-    /// I7: no lease outlasts what the leader in office reckons with.
-    fn is_accounted_for(&self) -> bool {
-        let Worker { epoch, left, has_released, .. } = self.worker;
-        let is_void = has_released || left == 0;
-        is_void || (self.facts.holds(epoch) && left + KILL <= self.wait)
-    }
-}
-
 impl Model for LeaseModel {
     type State = State;
     type Action = Action;
@@ -701,9 +483,7 @@ impl Model for LeaseModel {
             Action::Record { attempt, is_heard } => self.record(&mut state, attempt, is_heard),
             Action::RivalExit { attempt } => {
                 state.rival = state.rival.without(attempt);
-                if (state.facts.holder, state.facts.begun) == (Some(Holder::Rival), attempt) {
-                    state.facts.holder = None;
-                }
+                state.facts.lose_rival(attempt);
             }
             Action::Release => {
                 state.worker.has_released = true;
