@@ -34,6 +34,15 @@ pub enum ProposeError {
     /// This node is going down, or has stopped for good.
     #[error("this node is stopping")]
     Stopping,
+    /// The disk of a node has no room for it. Nothing happened; try again once there is.
+    #[error(
+        "the disk of node {node} is almost full: what begins work is refused until there is \
+         room; free some there, or hand leadership to a node that has more"
+    )]
+    DiskFull {
+        /// The leader of those who write, and whoever was asked of those who read.
+        node: u64,
+    },
 }
 
 impl ProposeError {

@@ -43,6 +43,8 @@ pub(crate) enum What {
         after: Option<RecordId>,
         applied: LogIndex,
     },
+    /// Whether whoever is asked, leader or not, has room to lead.
+    Room,
 }
 
 /// What the leader answers.

@@ -24,8 +24,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::storage::{Storage, never_again};
 use crate::wal::Owner;
-use crate::wal::disk::{create_directory, sync_directory};
+use crate::wal::disk::{Directory, Disk};
 
 const FILE: &str = "identity";
 const TEMPORARY_FILE: &str = "identity.new";
@@ -180,6 +181,9 @@ pub struct Identity {
 #[derive(Debug)]
 struct Shared {
     dir: PathBuf,
+    /// The same, for the file.
+    disk: Directory,
+    storage: Storage,
     /// Locked as long as it is open.
     _lock: File,
     record: Mutex<Record>,
@@ -207,21 +211,14 @@ impl Identity {
             return Ok(None);
         }
         let lock = lock(dir)?;
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return match filled_directory(dir)? {
-                    Some(beside) => Err(IdentityError::Missing { path, beside }),
-                    None => Ok(None),
-                };
-            }
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return Err(IdentityError::Broken { path, what: "it is not text" });
-            }
-            Err(source) => return Err(IdentityError::Io { action: "reading", path, source }),
-        };
-        let record = Record::parse(&text).map_err(|what| IdentityError::Broken { path, what })?;
-        Ok(Some(Self::new(dir, lock, record)))
+        let disk = directory(dir)?;
+        match read(&disk)? {
+            Some(record) => Ok(Some(Self::new(dir, disk, lock, record))),
+            None => match filled_directory(dir)? {
+                Some(beside) => Err(IdentityError::Missing { path, beside }),
+                None => Ok(None),
+            },
+        }
     }
 
     /// Makes `dir` the data directory of a new node. `node` must be an id that no node of the
@@ -231,8 +228,7 @@ impl Identity {
     ///
     /// See [`IdentityError`]; above all if a node lives or has lived there.
     pub fn create(dir: &Path, cluster: ClusterId, node: u64) -> Result<Self, IdentityError> {
-        let failed = |source| IdentityError::Io { action: "making", path: dir.to_owned(), source };
-        create_directory(dir).map_err(failed)?;
+        let disk = directory(dir)?;
         let lock = lock(dir)?;
         let path = dir.join(FILE);
         if path.exists() {
@@ -242,13 +238,19 @@ impl Identity {
             return Err(IdentityError::Missing { path, beside });
         }
         let record = Record { cluster, node, incarnation: 0, floor: None };
-        write(dir, &record)?;
-        Ok(Self::new(dir, lock, record))
+        write(&disk, &record)?;
+        Ok(Self::new(dir, disk, lock, record))
     }
 
-    fn new(dir: &Path, lock: File, record: Record) -> Self {
-        let dir = dir.to_owned();
-        Self { shared: Arc::new(Shared { dir, _lock: lock, record: Mutex::new(record) }) }
+    fn new(dir: &Path, disk: Directory, lock: File, record: Record) -> Self {
+        let (dir, storage) = (dir.to_owned(), Storage::new(dir));
+        let record = Mutex::new(record);
+        Self { shared: Arc::new(Shared { dir, disk, storage, _lock: lock, record }) }
+    }
+
+    /// How the disk of the data directory is doing.
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.shared.storage
     }
 
     /// The data directory.
@@ -330,7 +332,7 @@ impl Identity {
         let mut changed = *record;
         change(&mut changed);
         if changed != *record {
-            write(&self.shared.dir, &changed)?;
+            write(&self.shared.disk, &changed)?;
             *record = changed;
         }
         Ok(())
@@ -382,21 +384,50 @@ fn filled_directory(dir: &Path) -> Result<Option<PathBuf>, IdentityError> {
     Ok(None)
 }
 
+fn directory(dir: &Path) -> Result<Directory, IdentityError> {
+    let failed = |source| IdentityError::Io { action: "making", path: dir.to_owned(), source };
+    Directory::open(dir).map_err(failed)
+}
+
+/// What the file says, if there is one.
+fn read(disk: &dyn Disk) -> Result<Option<Record>, IdentityError> {
+    let path = disk.path(FILE);
+    let bytes = match disk.open(FILE).and_then(|file| file.read_all()) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(IdentityError::Io { action: "reading", path, source }),
+    };
+    let text = String::from_utf8(bytes).map_err(|_| "it is not text");
+    let record = text.and_then(|text| Record::parse(&text));
+    record.map(Some).map_err(|what| IdentityError::Broken { path, what })
+}
+
 /// Replaces the file, so that a crash leaves the old one or the new one.
-fn write(dir: &Path, record: &Record) -> Result<(), IdentityError> {
-    let temporary = dir.join(TEMPORARY_FILE);
+fn write(disk: &dyn Disk, record: &Record) -> Result<(), IdentityError> {
     let replace = || {
-        let mut file = File::create(&temporary)?;
-        file.write_all(record.render().as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, dir.join(FILE))?;
-        sync_directory(dir)
+        match disk.delete(TEMPORARY_FILE) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let file = disk.create(TEMPORARY_FILE)?;
+        file.write_at(0, record.render().as_bytes())?;
+        never_again(file.sync())?;
+        disk.rename(TEMPORARY_FILE, FILE)?;
+        never_again(disk.sync_directory())
     };
     replace().map_err(|source| IdentityError::Io {
         action: "writing",
-        path: dir.join(FILE),
+        path: disk.path(FILE),
         source,
     })
+}
+
+/// Keeps what the operating system said: a disk that is full is not a broken one.
+impl From<IdentityError> for io::Error {
+    fn from(error: IdentityError) -> Self {
+        let IdentityError::Io { source, .. } = &error else { return Self::other(error) };
+        Self::new(source.kind(), error)
+    }
 }
 
 impl Record {

@@ -27,8 +27,10 @@ mod rpc;
 #[doc(hidden)] // for the types of this crate
 pub mod runtime;
 mod snapshot;
+mod standby;
 mod state_machine;
 mod status;
+mod storage;
 #[doc(hidden)] // for the tests of this crate
 pub mod types;
 #[doc(hidden)] // for the tests of this crate
@@ -47,3 +49,4 @@ pub use options::{Options, Start, Timing};
 pub use proposals::{Committed, PROPOSALS_QUEUED_MAX, ProposalCounts, REQUEST_BYTES_MAX};
 pub use state_machine::Effects;
 pub use status::{Member, Status};
+pub use storage::{Room, StorageState, StorageStatus, SyncTimes, Usage};

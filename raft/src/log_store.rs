@@ -56,18 +56,19 @@ impl LogStore {
     ///
     /// See [`OpenError`]; above all if log and identity are not of the same age.
     pub fn open_as(identity: &Identity, options: WalOptions) -> Result<Self, OpenError> {
+        let storage = identity.storage().clone();
         let dir = identity.dir().join("wal");
         let disk = directory(&dir)?;
         if !identity.is_new() && !Opened::is_there(&*disk)? {
             return Err(IdentityError::LogMissing { path: dir }.into());
         }
-        let opened = Opened::read(disk, identity.owner(), options)?;
+        let opened = Opened::read(disk, storage, identity.owner(), options)?;
         identity.check_log(opened.incarnation(), opened.last())?;
 
         // The log first: the identity may be one behind the log, never before it.
         let incarnation = identity.incarnation() + 1;
         let floor = identity.clone();
-        let on_floor = Box::new(move |index| floor.raise_floor(index).map_err(io::Error::other));
+        let on_floor = Box::new(move |index| floor.raise_floor(index).map_err(io::Error::from));
         let wal = opened.start(incarnation, Some(on_floor))?;
         identity.begin_incarnation()?;
         Ok(Self { wal })

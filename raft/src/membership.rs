@@ -127,6 +127,17 @@ impl Inner {
         }
     }
 
+    /// The other voters and their addresses, those with most of the log first.
+    pub(crate) fn voters_to_follow(&self) -> Vec<(u64, String)> {
+        let mut voters: Vec<_> = self.other_voters().collect();
+        voters.sort_by_key(|&(_, matched)| std::cmp::Reverse(matched));
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let address = |(id, _)| Some((id, membership.get_node(&id)?.address.clone()));
+        voters.into_iter().filter_map(address).collect()
+    }
+
     /// The other voters, each with the last entry that it is known to have.
     fn other_voters(&self) -> impl Iterator<Item = (u64, Option<u64>)> + use<> {
         let metrics = self.raft.metrics().borrow_watched().clone();

@@ -69,6 +69,19 @@ pub(crate) enum PeerAsk {
     Forgot(u64),
 }
 
+impl PeerAsk {
+    /// Whether it is refused by a node without room: what is to be stored, and to lead.
+    pub(crate) fn takes_room(&self, node: u64) -> bool {
+        match self {
+            Self::Stream(request) | Self::Append(request) => !request.entries.is_empty(),
+            Self::Snapshot(..) => true,
+            Self::TransferLeader(request) => *request.to_node_id() == node,
+            // A vote takes a few bytes, which are there.
+            Self::Vote(_) | Self::PreVote(_) | Self::Forgot(_) => false,
+        }
+    }
+}
+
 /// What a peer answers.
 #[derive(Serialize, Deserialize)]
 #[serde(bound = "")]

@@ -23,6 +23,7 @@ use crate::node::{Inner, Node, Raft};
 use crate::options::{Options, Start};
 use crate::proposals::run_batcher;
 use crate::refill::refill_history;
+use crate::standby::watch_room;
 use crate::state_machine::{Replica, StateMachine};
 use crate::types::{LogId, MemberNode, TypeConfig};
 use crate::wal::WalOptions;
@@ -36,6 +37,16 @@ const CHORES_INTERVAL: Duration = Duration::from_millis(100);
 pub(crate) async fn open(options: Options) -> Result<Node, OpenError> {
     let (dir, start) = (options.dir.clone(), options.start);
     let identity = blocking(move || open_identity(&dir, start)).await?;
+    let storage = identity.storage().clone();
+    {
+        let storage = storage.clone();
+        // First: if there is no room, what follows needs the reserve.
+        blocking(move || {
+            storage.look();
+            Ok(())
+        })
+        .await?;
+    }
     let wal = WalOptions { segment_bytes: options.wal_segment_bytes, ..WalOptions::default() };
     let mut log = {
         let identity = identity.clone();
@@ -44,7 +55,8 @@ pub(crate) async fn open(options: Options) -> Result<Node, OpenError> {
     let log_state = log.get_log_state().await;
     let purged = log_state.map_err(|e| OpenError::Storage(e.to_string()))?.last_purged_log_id;
     let dir = options.dir.clone();
-    let replica = Arc::new(blocking(move || Replica::open(&dir, purged)).await?);
+    let replica = blocking(move || Replica::open(&dir, storage, purged)).await?;
+    let replica = Arc::new(replica);
 
     let (id, cluster) = (identity.node(), identity.cluster());
     let raft = start_raft(&options, id, cluster, log.clone(), &replica).await?;
@@ -52,7 +64,7 @@ pub(crate) async fn open(options: Options) -> Result<Node, OpenError> {
         found_cluster(&raft, &options.advertise_address).await?;
     }
     let inner = Arc::new(Inner::new((id, cluster), options.timing.election_max, raft, replica));
-    start_tasks(&inner, &options, log.fatal());
+    start_tasks(&inner, &options);
     tracing::info!(node = id, %cluster, dir = %options.dir.display(), "the node is open");
     Ok(Node { inner })
 }
@@ -145,12 +157,13 @@ async fn found_cluster(raft: &Raft, address: &str) -> Result<(), OpenError> {
     raft.initialize(members).await.map_err(|error| OpenError::Raft(error.to_string()))
 }
 
-fn start_tasks(inner: &Arc<Inner>, options: &Options, log: watch::Receiver<Option<String>>) {
+fn start_tasks(inner: &Arc<Inner>, options: &Options) {
     let raft = || inner.raft.clone();
     let replica = Arc::clone(&inner.replica);
     inner.spawn(run_batcher(Arc::clone(&inner.proposals), raft(), Arc::clone(&replica)));
     inner.spawn(watch_leadership(raft(), replica, inner.leadership.clone()));
     inner.spawn(refill_history(Arc::downgrade(inner)));
+    inner.spawn(watch_room(Arc::downgrade(inner)));
     let snapshot_after_bytes = options.snapshot_after_bytes;
     let node = Arc::downgrade(inner);
     inner.spawn(async move {
@@ -162,7 +175,7 @@ fn start_tasks(inner: &Arc<Inner>, options: &Options, log: watch::Receiver<Optio
         }
     });
     let node = Arc::downgrade(inner);
-    let failure = failure(inner.raft.metrics(), log);
+    let failure = failure(inner.raft.metrics(), inner.storage.failed());
     // Not one of the node's own tasks: it stops them. It holds nothing that keeps the node up.
     tokio::spawn(async move {
         let reason = failure.await;
@@ -177,11 +190,11 @@ fn start_tasks(inner: &Arc<Inner>, options: &Options, log: watch::Receiver<Optio
 /// Why the node can no longer go on; waits until it cannot.
 async fn failure(
     mut metrics: WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>,
-    mut log: watch::Receiver<Option<String>>,
+    mut storage: watch::Receiver<Option<String>>,
 ) -> String {
     loop {
-        // The log knows best why it failed.
-        let failed = log.borrow_and_update().clone();
+        // The storage knows best why it failed.
+        let failed = storage.borrow_and_update().clone();
         if let Some(failed) = failed {
             return failed;
         }
@@ -192,7 +205,7 @@ async fn failure(
         // A core that ends lets go of the log first and then says why.
         let changed = tokio::select! {
             changed = metrics.changed() => changed.is_ok(),
-            Ok(()) = log.changed() => true,
+            Ok(()) = storage.changed() => true,
         };
         if !changed {
             let last = metrics.borrow_watched().running_state.clone().err();

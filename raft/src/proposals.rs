@@ -332,9 +332,10 @@ async fn propose(
     if write.await.is_err() {
         return fail(groups, &ProposeError::Stopping);
     }
-    let proposals = Arc::clone(proposals);
+    let (proposals, storage) = (Arc::clone(proposals), replica.storage.clone());
     tokio::spawn(async move {
-        let written = answered.await.ok();
+        // A node whose storage has failed acknowledges nothing, whoever else has stored it.
+        let written = answered.await.ok().filter(|_| !storage.has_failed());
         drop(slot);
         answer(&proposals, groups, written);
     });

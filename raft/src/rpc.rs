@@ -24,6 +24,7 @@ use crate::machine;
 use crate::network::{PeerAsk, PeerTold};
 use crate::node::{Inner, Node};
 use crate::snapshot::{Incoming, Section, SnapshotFile};
+use crate::storage::Room;
 use crate::types::TypeConfig;
 
 /// Requests of a series that wait for openraft.
@@ -110,6 +111,14 @@ impl PeerSession {
     /// Answers a question, now or later. False if the connection is to be closed.
     async fn handle(&mut self, number: u64, ask: PeerAsk) -> bool {
         let inner = Arc::clone(&self.inner);
+        if inner.storage.has_failed() {
+            return false;
+        }
+        if inner.storage.room() == Room::Full && ask.takes_room(inner.id) {
+            // It is asked again, on a new connection, after a pause. Heartbeats go on.
+            tell(&self.frames, number, &PeerTold::Failed("the disk is full".into())).await;
+            return false;
+        }
         match ask {
             PeerAsk::Stream(request) => return self.append_in_order(number, request).await,
             PeerAsk::Snapshot(vote, section) => {
@@ -149,10 +158,13 @@ impl PeerSession {
         number: u64,
         work: impl Future<Output = Result<PeerTold, E>> + Send + 'static,
     ) {
-        let frames = self.frames.clone();
+        let (frames, storage) = (self.frames.clone(), self.inner.storage.clone());
         tokio::spawn(async move {
             let told = work.await.unwrap_or_else(|error| PeerTold::Failed(error.to_string()));
-            tell(&frames, number, &told).await;
+            // No vote and no acknowledgement leaves a node whose storage has failed.
+            if !storage.has_failed() {
+                tell(&frames, number, &told).await;
+            }
         });
     }
 
@@ -179,6 +191,9 @@ impl PeerSession {
             Ok(Taken::More(incoming)) => {
                 self.incoming = Some(incoming);
                 PeerTold::More
+            }
+            Ok(Taken::All(snapshot)) if !self.inner.has_room_for(&snapshot.snapshot) => {
+                PeerTold::Failed("the disk has no room for the history in a snapshot".into())
             }
             Ok(Taken::All(snapshot)) => {
                 let installed = self.inner.raft.install_full_snapshot(vote, snapshot).await;
@@ -213,6 +228,9 @@ fn start_series(inner: &Arc<Inner>, frames: &Frames) -> Series {
         let mut results = std::pin::pin!(inner.raft.stream_append(received(queued)));
         while let Some(Ok(result)) = results.next().await {
             let Some(number) = asked.recv().await else { return };
+            if inner.storage.has_failed() {
+                return;
+            }
             if result.is_ok() {
                 inner.contact.note();
             }
@@ -283,8 +301,9 @@ impl Inner {
     pub(crate) async fn answer(&self, what: &What, until: Instant) -> Result<Told, ProposeError> {
         match what {
             What::Propose(request) => {
-                let committed =
-                    self.proposals.submit(std::slice::from_ref(&**request), None, until).await?;
+                let requests = std::slice::from_ref(&**request);
+                self.admit(requests)?;
+                let committed = self.proposals.submit(requests, None, until).await?;
                 let committed = committed.into_iter().next().map(Told::Committed);
                 committed.ok_or(ProposeError::Unknown)
             }
@@ -293,10 +312,12 @@ impl Inner {
                 Ok(Told::Index(LogIndex(point.index.0)))
             }
             What::Join { address, voter } => {
+                self.admit(&[])?;
                 self.join_here(address, *voter, until).await.map(Told::Joined)
             }
             &What::Remove { node } => self.remove_here(node, until).await.map(|()| Told::Done),
             &What::Transfer { to } => self.transfer_here(to, until).await.map(|()| Told::Done),
+            What::Room => self.has_room().then_some(Told::Done).ok_or(self.disk_full()),
             &What::History { after, applied } => {
                 if !self.replica.wait_applied(applied, until).await {
                     return Err(ProposeError::NoLeader { leader: None });

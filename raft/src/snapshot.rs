@@ -242,6 +242,11 @@ impl Drop for Incoming {
 }
 
 impl SnapshotFile {
+    /// How many bytes it has.
+    pub(crate) fn bytes(&self) -> io::Result<u64> {
+        Ok(std::fs::metadata(&self.path)?.len())
+    }
+
     /// Where it lies, for messages.
     pub(crate) fn path(&self) -> &Path {
         &self.path

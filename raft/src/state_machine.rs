@@ -23,6 +23,7 @@ use crate::error::OpenError;
 use crate::history::History;
 use crate::machine;
 use crate::snapshot::{SnapshotFile, SnapshotReader, SnapshotStore};
+use crate::storage::Storage;
 use crate::types::{LogEntry, LogId, RaftEntry, SnapshotMeta, StoredMembership, TypeConfig};
 
 /// Entries with effects that a slow receiver may be behind before it must resynchronise.
@@ -48,6 +49,7 @@ pub(crate) struct Replica {
     live: RwLock<Live>,
     pub(crate) history: History,
     pub(crate) snapshots: SnapshotStore,
+    pub(crate) storage: Storage,
     /// The newest snapshot.
     current: Mutex<Option<(SnapshotMeta, SnapshotFile)>>,
     clock: LogClock,
@@ -71,7 +73,11 @@ struct Live {
 impl Replica {
     /// Loads the newest snapshot that can be read; it must reach `purged`, where the log begins.
     /// Blocks.
-    pub(crate) fn open(dir: &Path, purged: Option<LogId>) -> Result<Self, OpenError> {
+    pub(crate) fn open(
+        dir: &Path,
+        disk: Storage,
+        purged: Option<LogId>,
+    ) -> Result<Self, OpenError> {
         let storage = |error: io::Error| OpenError::Storage(error.to_string());
         let snapshots = SnapshotStore::open(&dir.join("snapshots")).map_err(storage)?;
         let loaded = load_newest(&snapshots).map_err(storage)?;
@@ -88,11 +94,12 @@ impl Replica {
         let file = loaded.map(|(_, file)| file);
         let history = open_history(&dir.join("history"), &live, file.as_ref())?;
         let current = file.map(|file| (live.meta(), file));
-        Ok(Self::new(live, history, snapshots, current))
+        Ok(Self::new(live, disk, history, snapshots, current))
     }
 
     fn new(
         live: Live,
+        storage: Storage,
         history: History,
         snapshots: SnapshotStore,
         current: Option<(SnapshotMeta, SnapshotFile)>,
@@ -104,6 +111,7 @@ impl Replica {
             live: RwLock::new(live),
             history,
             snapshots,
+            storage,
             current: Mutex::new(current),
             bytes_since_snapshot: AtomicU64::new(0),
             effects: broadcast::Sender::new(EFFECTS_BUFFERED),
@@ -334,7 +342,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
-            let answers = self.0.apply(entry)?;
+            self.0.storage.room_to_apply().await;
+            let applied = self.0.apply(entry);
+            let answers = applied.inspect_err(|error| {
+                self.0.storage.fail(|| error.to_string());
+            })?;
             if let Some(responder) = responder {
                 responder.send(answers);
             }
@@ -353,7 +365,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         snapshot: SnapshotFile,
     ) -> io::Result<()> {
         let (replica, meta) = (Arc::clone(&self.0), meta.clone());
-        blocking(move || replica.install(&meta, &snapshot)).await
+        blocking(move || {
+            let installed = replica.install(&meta, &snapshot);
+            replica.storage.judge("installing a snapshot", installed)
+        })
+        .await
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
@@ -370,8 +386,11 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         blocking(move || {
             let meta = live.meta();
             // First: a snapshot lets the log be purged, from which history is repaired.
-            replica.history.checkpoint(live.index()).map_err(io::Error::other)?;
-            let snapshot = replica.snapshots.write(&meta, &live.state)?;
+            let storage = &replica.storage;
+            let durable = replica.history.checkpoint(live.index()).map_err(io::Error::other);
+            storage.judge("making the history durable", durable)?;
+            let written = storage.with_room(|| replica.snapshots.write(&meta, &live.state));
+            let snapshot = storage.judge("writing a snapshot", written)?;
             let mut current = replica.current();
             if current.as_ref().is_none_or(|(newest, _)| newest.last_log_id <= meta.last_log_id) {
                 *current = Some((meta.clone(), snapshot.clone()));

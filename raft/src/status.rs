@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::ClusterId;
 use crate::node::Inner;
 use crate::proposals::ProposalCounts;
+use crate::storage::StorageStatus;
 
 /// The node and its cluster, as this node sees them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub struct Status {
     pub members_changing: bool,
     /// What became of the proposals made through this node as leader.
     pub proposals: ProposalCounts,
+    /// How the disk of this node is doing.
+    pub storage: StorageStatus,
 }
 
 /// A node of the cluster.
@@ -113,6 +116,7 @@ impl Inner {
             members_changing: metrics.membership_config != metrics.committed_membership_config
                 || metrics.membership_config.membership().get_joint_config().len() > 1,
             proposals: self.proposals.counts(),
+            storage: self.storage.status(),
         }
     }
 }

@@ -241,6 +241,14 @@ impl History {
         trees.sync()
     }
 
+    /// Has the file system set some room aside for what is written next.
+    pub(crate) fn secure_room(&self) {
+        // A history that is closed needs none.
+        if let Ok(trees) = self.trees() {
+            trees.secure_room();
+        }
+    }
+
     /// The entry up to which all is whole and durable.
     pub(crate) fn durable(&self) -> Result<LogIndex, HistoryError> {
         let value = self.trees()?.meta.get(DURABLE)?;

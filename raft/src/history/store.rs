@@ -1,15 +1,24 @@
 //! What the history is written on: ordered maps of bytes that outlive the process.
 
 use std::fmt::Debug;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::FallocateFlags;
 
 use crate::error::HistoryError;
 
 /// Memory for pages of sled, in bytes: enough for the indexes of some hundred thousand runs.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// What sled keeps its pages in.
+const PAGES_FILE: &str = "db";
+
+/// Room set aside behind the end of that, in bytes: some of the segments that sled writes.
+const AHEAD_BYTES: u64 = 4 << 20;
 
 /// A key and its value.
 pub type Pair = Result<(Vec<u8>, Vec<u8>), HistoryError>;
@@ -33,6 +42,9 @@ pub trait Store: Debug + Send + Sync {
     ///
     /// If the disk does not do it.
     fn sync(&self) -> Result<(), HistoryError>;
+
+    /// Has room set aside for what is written next, where a store has no way to wait for some.
+    fn secure_room(&self) {}
 }
 
 /// An ordered map of bytes.
@@ -91,13 +103,16 @@ pub(super) fn scan(tree: &dyn Tree, prefix: &[u8]) -> impl Iterator<Item = Pair>
 pub(crate) struct SledStore {
     dir: PathBuf,
     db: sled::Db,
+    /// Where its file ended when room was set aside behind it.
+    secured_at: AtomicU64,
 }
 
 impl SledStore {
     /// Opens the one in `dir`, or an empty one.
     pub(crate) fn open(dir: &Path) -> Result<Self, HistoryError> {
         let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-        Ok(Self { dir: dir.to_owned(), db: config.open()? })
+        let secured_at = AtomicU64::new(u64::MAX);
+        Ok(Self { dir: dir.to_owned(), db: config.open()?, secured_at })
     }
 }
 
@@ -110,6 +125,12 @@ impl Store for SledStore {
     fn sync(&self) -> Result<(), HistoryError> {
         self.db.flush()?;
         sync_files(&self.dir).map_err(|error| HistoryError(error.to_string()))
+    }
+
+    fn secure_room(&self) {
+        if let Err(error) = set_room_aside(&self.dir.join(PAGES_FILE), &self.secured_at) {
+            tracing::trace!(%error, "no room is set aside for the history");
+        }
     }
 }
 
@@ -143,6 +164,16 @@ impl Tree for sled::Tree {
             Ok((key.to_vec(), value.to_vec()))
         }))
     }
+}
+
+/// Has blocks allocated behind the end of a file, if it ends elsewhere than it did before.
+fn set_room_aside(path: &Path, secured_at: &AtomicU64) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    let end = file.metadata()?.len();
+    if secured_at.swap(end, Ordering::Relaxed) != end {
+        rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, end, AHEAD_BYTES)?;
+    }
+    Ok(())
 }
 
 /// Makes every file of sled durable, and the directories that name them.

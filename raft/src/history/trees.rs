@@ -119,6 +119,10 @@ impl Trees {
         Ok(())
     }
 
+    pub(super) fn secure_room(&self) {
+        self.store.secure_room();
+    }
+
     pub(super) fn sync(&self) -> Result<(), HistoryError> {
         self.store.sync()
     }

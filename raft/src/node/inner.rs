@@ -18,6 +18,7 @@ use crate::proposals::Proposals;
 use crate::reads::Reads;
 use crate::state_machine::Replica;
 use crate::status::Contact;
+use crate::storage::Storage;
 
 /// A node, shared by its handles.
 pub(crate) struct Inner {
@@ -26,11 +27,14 @@ pub(crate) struct Inner {
     pub(crate) election_max: Duration,
     pub(crate) raft: Raft,
     pub(crate) replica: Arc<Replica>,
+    pub(crate) storage: Storage,
     pub(crate) proposals: Arc<Proposals>,
     pub(crate) reads: Reads,
     pub(crate) forwarder: Forwarder,
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) contact: Contact,
+    /// Set while another node is to take over because this one has no room.
+    pub(crate) is_handing_over: AtomicBool,
     /// Why the node stopped, once it has.
     pub(crate) stopped: watch::Sender<Option<String>>,
     /// Cancelled when the node stops: connections end.
@@ -66,11 +70,13 @@ impl Inner {
             election_max,
             reads: Reads::start(raft.clone()),
             raft,
+            storage: replica.storage.clone(),
             replica,
             proposals: Arc::default(),
             forwarder: Forwarder::default(),
             leadership: watch::Sender::default(),
             contact: Contact::new(),
+            is_handing_over: AtomicBool::new(false),
             stopped: watch::Sender::default(),
             stopping: CancellationToken::new(),
             tasks: Mutex::default(),
@@ -113,6 +119,7 @@ impl Inner {
     async fn end(&self) {
         self.stopping.cancel();
         self.proposals.close();
+        self.storage.close();
         if self.raft.shutdown().await.is_err() {
             tracing::warn!("the Raft core ended badly");
         }
@@ -121,7 +128,9 @@ impl Inner {
         // Saves replaying what the log has of it, and lets go of sled's files.
         let closed = machine::blocking(move || {
             let index = *replica.applied.borrow();
-            let checkpoint = replica.history.checkpoint(index);
+            // What has failed is not tried again: it might seem to succeed.
+            let has_failed = replica.storage.has_failed();
+            let checkpoint = if has_failed { Ok(()) } else { replica.history.checkpoint(index) };
             replica.history.close();
             checkpoint
         });

@@ -78,7 +78,7 @@ impl Node {
         let told = self.ask_leader(&What::Propose(Box::new(request)), until).await?;
         let Told::Committed(committed) = told else { return Err(unexpected(&told)) };
         // Late or not, this is the answer.
-        let _ = self.inner.replica.wait_applied(committed.index, until).await;
+        let _ = self.inner.wait_applied(committed.index, until).await;
         Ok(committed)
     }
 
@@ -97,6 +97,7 @@ impl Node {
         if requests.is_empty() {
             return Ok(Vec::new());
         }
+        self.inner.admit(&requests)?;
         self.inner.proposals.submit(&requests, Some(term), Instant::now() + deadline).await
     }
 
@@ -106,7 +107,8 @@ impl Node {
     /// # Errors
     ///
     /// [`ProposeError::NoLeader`] if no leader could confirm in time, or this node did not
-    /// catch up.
+    /// catch up; [`ProposeError::DiskFull`] if it did not because it has no room for what is
+    /// new. Then it can still answer with what it has.
     pub async fn catch_up(&self, deadline: Duration) -> Result<LogIndex, ProposeError> {
         let until = Instant::now() + deadline;
         let index = match self.ask_leader(&What::ReadIndex, until).await {
@@ -116,8 +118,10 @@ impl Node {
             Err(ProposeError::Unknown) => return Err(ProposeError::NoLeader { leader: None }),
             Err(error) => return Err(error),
         };
-        if self.inner.replica.wait_applied(index, until).await {
+        if self.inner.wait_applied(index, until).await {
             Ok(index)
+        } else if !self.inner.has_room() {
+            Err(self.inner.disk_full())
         } else {
             Err(ProposeError::NoLeader { leader: self.leader_address() })
         }
@@ -322,7 +326,7 @@ impl What {
     fn may_be_repeated(&self) -> bool {
         match self {
             Self::Propose(request) => request.key.is_some(),
-            Self::ReadIndex | Self::History { .. } => true,
+            Self::ReadIndex | Self::History { .. } | Self::Room => true,
             Self::Join { .. } | Self::Remove { .. } | Self::Transfer { .. } => false,
         }
     }

@@ -29,13 +29,19 @@ pub trait Disk: Debug + Send + Sync + 'static {
     ///
     /// As the operating system says.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+    /// Gives a file another name, in place of the file that may have it.
+    ///
+    /// # Errors
+    ///
+    /// As the operating system says.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file. Those who have it open can still read it.
     ///
     /// # Errors
     ///
     /// As the operating system says.
     fn delete(&self, name: &str) -> io::Result<()>;
-    /// Makes all creations and deletions so far durable.
+    /// Makes all creations, deletions and new names so far durable.
     ///
     /// # Errors
     ///
@@ -51,6 +57,12 @@ pub trait Disk: Debug + Send + Sync + 'static {
 
 /// An open file.
 pub trait DiskFile: Debug + Send + Sync + 'static {
+    /// How many bytes it has.
+    ///
+    /// # Errors
+    ///
+    /// As the operating system says.
+    fn length(&self) -> io::Result<u64>;
     /// All of its bytes.
     ///
     /// # Errors
@@ -141,6 +153,10 @@ impl Disk for Directory {
         Ok(Arc::new(OpenOptions::new().read(true).write(true).open(self.path(name))?))
     }
 
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path(from), self.path(to))
+    }
+
     fn delete(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.path(name))
     }
@@ -155,8 +171,12 @@ impl Disk for Directory {
 }
 
 impl DiskFile for File {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
     fn read_all(&self) -> io::Result<Vec<u8>> {
-        let length = usize::try_from(self.metadata()?.len()).map_err(io::Error::other)?;
+        let length = usize::try_from(self.length()?).map_err(io::Error::other)?;
         let mut bytes = vec![0; length];
         self.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)

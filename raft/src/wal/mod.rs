@@ -5,8 +5,13 @@
 //! 2. What is queued while the disk syncs leaves as one write and one sync.
 //! 3. An operation is reported done after the sync that covers it, never before.
 //! 4. Entries can be read as soon as they are queued.
-//! 5. A failed write or sync ends all writing until the process starts anew.
-//! 6. Opening repairs what a crash can do, a half-written last frame, and refuses all else.
+//! 5. A failed write or sync ends all writing until the process starts anew. So does any other
+//!    failure of the node's storage: nothing is reported durable after it.
+//! 6. A write for which there is no room waits for it. Nothing of it was reported durable, so
+//!    nothing is lost, and whoever asked waits with it.
+//! 7. Opening repairs what a crash can do, a half-written last frame, and refuses all else. It
+//!    writes the last frame once more: a sync that failed may have left it in memory only, where
+//!    it looks as if it were on disk.
 //!
 //! The files are segments of frames of [`record`]s. A segment is deleted when all of its
 //! entries are purged. This module knows nothing of Raft but what a vote and an entry are,
@@ -37,6 +42,7 @@ pub use self::segment::Owner;
 pub(crate) use self::writer::FloorHook;
 use self::writer::{Done, Operation, Work, Writer, create_segment};
 use crate::machine::Thread;
+use crate::storage::Storage;
 
 /// How many operations wait for the disk at most. The next waits for room, and with it
 /// whoever asked: a slow disk slows Raft down but does not fill the memory.
@@ -178,18 +184,19 @@ struct Shared {
     /// `None` once the log is being dropped.
     queue: Option<mpsc::Sender<Operation>>,
     writer: Option<Thread>,
-    fatal: watch::Receiver<Option<String>>,
+    storage: Storage,
 }
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wal").field("fatal", &*self.fatal.borrow()).finish_non_exhaustive()
+        f.debug_struct("Wal").field("failed", &self.storage.cause()).finish_non_exhaustive()
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
         self.queue = None;
+        self.storage.close();
         if let Some(writer) = self.writer.take() {
             writer.join();
         }
@@ -200,6 +207,7 @@ impl Drop for Shared {
 #[derive(Debug)]
 pub(crate) struct Opened {
     disk: Arc<dyn Disk>,
+    storage: Storage,
     owner: Owner,
     options: WalOptions,
     recovered: Recovered,
@@ -214,6 +222,7 @@ impl Opened {
     /// Reads the log on `disk`; makes one if there is none.
     pub(crate) fn read(
         disk: Arc<dyn Disk>,
+        storage: Storage,
         owner: Owner,
         options: WalOptions,
     ) -> Result<Self, OpenError> {
@@ -221,9 +230,9 @@ impl Opened {
         let options = WalOptions { segment_bytes, ..options };
         let recovered = match recovery::recover(&*disk, owner, &options)? {
             Some(recovered) => recovered,
-            None => create(&*disk, owner, &options)?,
+            None => create(&*disk, &storage, owner, &options)?,
         };
-        Ok(Self { disk, owner, options, recovered })
+        Ok(Self { disk, storage, owner, options, recovered })
     }
 
     /// The last entry, be it still there or purged.
@@ -244,9 +253,8 @@ impl Opened {
     ) -> Result<Wal, OpenError> {
         let path = self.disk.path("");
         let failed = |source| OpenError::Io { action: "starting to write", path, source };
-        let Self { disk, owner, options, recovered } = self;
+        let Self { disk, storage, owner, options, recovered } = self;
         let Recovered { index, segment, sealed } = recovered;
-        let (fatal, fatal_seen) = watch::channel(None);
         let state = index.state;
         let index = Arc::new(Mutex::new(index));
         let mut writer = Writer {
@@ -258,7 +266,7 @@ impl Opened {
             segment,
             sealed,
             committed: None,
-            fatal,
+            storage: storage.clone(),
             on_floor,
         };
         let started = writer.begin(incarnation).and_then(|()| {
@@ -266,20 +274,23 @@ impl Opened {
             Ok((sender, Thread::start("wal", writer.run(queue))?))
         });
         let (sender, thread) = started.map_err(failed)?;
-        let shared = Shared { index, queue: Some(sender), writer: Some(thread), fatal: fatal_seen };
+        let shared = Shared { index, queue: Some(sender), writer: Some(thread), storage };
         Ok(Wal { shared: Arc::new(shared) })
     }
 }
 
 /// Makes the first segment.
-fn create(disk: &dyn Disk, owner: Owner, options: &WalOptions) -> Result<Recovered, OpenError> {
+fn create(
+    disk: &dyn Disk,
+    storage: &Storage,
+    owner: Owner,
+    options: &WalOptions,
+) -> Result<Recovered, OpenError> {
     let index = Index::new(state::LogState::default(), options.cache_bytes);
     let head = Head { number: 1, owner, previous_end: 0 };
-    let segment = create_segment(disk, head, &index.state).map_err(|source| OpenError::Io {
-        action: "creating",
-        path: disk.path(""),
-        source,
-    })?;
+    let segment = create_segment(disk, storage, head, &index.state);
+    let failed = |source| OpenError::Io { action: "creating", path: disk.path(""), source };
+    let segment = segment.map_err(failed)?;
     let mut recovered = Recovered { index, segment, sealed: VecDeque::new() };
     recovered.index.files.insert(1, Arc::clone(&recovered.segment.file));
     Ok(recovered)
@@ -293,7 +304,8 @@ impl Wal {
     ///
     /// See [`OpenError`].
     pub fn open(disk: Arc<dyn Disk>, options: WalOptions) -> Result<Self, OpenError> {
-        let opened = Opened::read(disk, Owner::default(), options)?;
+        let storage = Storage::new(&disk.path(""));
+        let opened = Opened::read(disk, storage, Owner::default(), options)?;
         let incarnation = opened.incarnation() + 1;
         opened.start(incarnation, None)
     }
@@ -391,7 +403,7 @@ impl Wal {
     /// A place in the queue. It is taken before the lock on the index, and the operation is
     /// put there under that lock, so the disk sees operations in the order readers do.
     async fn permit(&self) -> Result<mpsc::Permit<'_, Operation>, WalError> {
-        if self.shared.fatal.borrow().is_some() {
+        if self.shared.storage.has_failed() {
             return Err(self.failed());
         }
         let queue = self.shared.queue.as_ref().expect("the queue ends only with the log");
@@ -399,7 +411,7 @@ impl Wal {
     }
 
     fn failed(&self) -> WalError {
-        WalError::Failed(self.shared.fatal.borrow().clone().unwrap_or_default())
+        WalError::Failed(self.shared.storage.cause().unwrap_or_default())
     }
 
     /// The entries of `range` that there are; no more once they take `bytes_max`, but at least
@@ -407,14 +419,17 @@ impl Wal {
     ///
     /// # Errors
     ///
-    /// If an entry cannot be read back from disk.
+    /// If an entry cannot be read back from disk: then the log fails, for what it acknowledged
+    /// is no longer there.
     pub fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<Entry>, WalError> {
         let found = self.index().find(range, bytes_max);
         let entry = |found| match found {
             Found::Cached(entry) => Ok(entry),
             Found::Stored(file, position, place) => read_place(&*file, position, place),
         };
-        found.into_iter().map(entry).collect()
+        found.into_iter().map(entry).collect::<Result<_, _>>().inspect_err(|error| {
+            self.shared.storage.fail(|| error.to_string());
+        })
     }
 
     /// The last vote.
@@ -444,7 +459,7 @@ impl Wal {
     /// Turns to the cause when the log fails. The node must stop then.
     #[must_use]
     pub fn fatal(&self) -> watch::Receiver<Option<String>> {
-        self.shared.fatal.clone()
+        self.shared.storage.failed()
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
@@ -29,7 +30,7 @@ struct Read {
     head: Head,
 }
 
-/// Reads the log; `None` if there is none.
+/// Reads the log, and writes its last frame once more; `None` if there is none.
 ///
 /// # Errors
 ///
@@ -138,7 +139,7 @@ impl Replay<'_> {
     fn sealed(&mut self, read: &Read, end: u64) -> Result<(), OpenError> {
         // Behind its end there may be a note of what was committed, which counts no more.
         let limit = usize::try_from(end).unwrap_or(usize::MAX);
-        let (reached, index_max) = self.frames(read, limit)?;
+        let Frames { end: reached, index_max, .. } = self.frames(read, limit)?;
         if reached as u64 != end {
             let what = format!("it should be sound up to byte {end}");
             return Err(broken(self.disk, &read.name, reached, &what));
@@ -149,7 +150,7 @@ impl Replay<'_> {
 
     /// Replays the last segment, and cuts off what a crash left half written.
     fn last(&mut self, read: Read) -> Result<Segment, OpenError> {
-        let (end, index_max) = self.frames(&read, read.bytes.len())?;
+        let Frames { last, end, index_max } = self.frames(&read, read.bytes.len())?;
         let mut length = read.bytes.len() as u64;
         let torn = read.bytes[end..].iter().rposition(|byte| *byte != 0);
         if let Some(torn) = torn {
@@ -163,14 +164,15 @@ impl Replay<'_> {
             cut.map_err(|source| OpenError::io("cutting", path, source))?;
             length = end as u64;
         }
+        settle(self.disk, &read, last..end)?;
         let Read { number, file, .. } = read;
         Ok(Segment { number, file, end: end as u64, length, index_max })
     }
 
-    /// Replays all sound frames that begin before `limit`; returns where they end, and the
-    /// greatest index among them.
-    fn frames(&mut self, read: &Read, limit: usize) -> Result<(usize, Option<u64>), OpenError> {
+    /// Replays all sound frames that begin before `limit`.
+    fn frames(&mut self, read: &Read, limit: usize) -> Result<Frames, OpenError> {
         let mut offset = HEAD_BYTES;
+        let mut last = 0;
         let mut index_max = None;
         while offset < limit
             && let Some(FrameFound { records, end }) =
@@ -192,10 +194,30 @@ impl Replay<'_> {
                     .map_err(|what| broken(self.disk, &read.name, offset, &what))?;
                 index_max = index_max.max(max);
             }
+            // The head of the segment was written with its first frame.
+            last = if offset == HEAD_BYTES { 0 } else { offset };
             offset = end;
         }
-        Ok((offset, index_max))
+        Ok(Frames { last, end: offset, index_max })
     }
+}
+
+/// The sound frames of a segment.
+struct Frames {
+    /// Where the last write began, and all end.
+    last: usize,
+    end: usize,
+    /// The greatest index among them.
+    index_max: Option<u64>,
+}
+
+/// Writes once more what was written last, and syncs it. A sync that failed leaves what it was
+/// for in memory, marked as written: it can be read, by this process as well, until the power
+/// goes. What came before it had been synced without a failure.
+fn settle(disk: &dyn Disk, read: &Read, last: Range<usize>) -> Result<(), OpenError> {
+    let rewritten = read.file.write_at(last.start as u64, &read.bytes[last]);
+    let settled = rewritten.and_then(|()| read.file.sync()).and_then(|()| disk.sync_directory());
+    settled.map_err(|source| OpenError::io("rewriting the end of", disk.path(&read.name), source))
 }
 
 const UNKNOWN_RECORD: &str = "it holds a record that this version does not know; \

@@ -7,7 +7,8 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::WalError;
 use super::disk::{Disk, DiskFile};
@@ -15,6 +16,7 @@ use super::index::{Index, Place};
 use super::record::{Entry, Position, Record};
 use super::segment::{self, Frame, HEAD_BYTES, Head, Owner};
 use super::state::LogState;
+use crate::storage::{Storage, is_full, never_again};
 
 /// How far the file is filled with zeros ahead of the log, in bytes: then a sync writes the
 /// records alone and not, each time, the file's new size. Zeros and not `fallocate`, because
@@ -88,7 +90,7 @@ pub(super) struct Writer {
     pub(super) sealed: VecDeque<Sealed>,
     /// Known to be committed, but only noted beyond the end of the log, or not at all.
     pub(super) committed: Option<Position>,
-    pub(super) fatal: watch::Sender<Option<String>>,
+    pub(super) storage: Storage,
     pub(super) on_floor: Option<FloorHook>,
 }
 
@@ -135,7 +137,8 @@ impl Writer {
         } else {
             self.write_all(full, open).await
         };
-        let result = result.map_err(|error| self.fail(&error));
+        // Whatever failed meanwhile, here or elsewhere: from then on nothing is acknowledged.
+        let result = result.and_then(|()| self.check()).map_err(|error| self.fail(&error));
         for done in waiting {
             done(result.clone());
         }
@@ -151,10 +154,12 @@ impl Writer {
                 continue;
             }
             self.write(&mut pending)?;
+            let started = Instant::now();
             if let Some(time) = self.disk.sync_time() {
                 tokio::time::sleep(time).await;
             }
             self.sync(&pending)?;
+            self.storage.synced(started.elapsed());
         }
         Ok(())
     }
@@ -167,12 +172,13 @@ impl Writer {
         }
         let Segment { number, end, .. } = self.segment;
         self.fill(end + size)?;
-        self.segment.file.write_at(end, pending.frame.seal(number, end))
+        let bytes = pending.frame.seal(number, end);
+        self.storage.with_room(|| self.segment.file.write_at(end, bytes))
     }
 
     /// Syncs the frame that was written last.
     fn sync(&mut self, pending: &Pending) -> io::Result<()> {
-        self.segment.file.sync()?;
+        never_again(self.segment.file.sync())?;
 
         let Segment { number, end, .. } = self.segment;
         self.segment.end += pending.frame.size() as u64;
@@ -184,10 +190,18 @@ impl Writer {
     }
 
     /// Notes what is committed where the next frame will go, which then overwrites it. So the
-    /// note needs no sync, and costs nothing but itself if it is lost.
+    /// note needs no sync, and costs nothing but itself if it is lost. Nor is it worth a wait
+    /// for room.
     fn note_committed(&mut self) -> io::Result<()> {
         self.check()?;
         let Some(committed) = self.committed else { return Ok(()) };
+        match self.write_note(committed) {
+            Err(error) if is_full(&error) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn write_note(&mut self, committed: Position) -> io::Result<()> {
         let mut frame = Frame::new();
         frame.push(&Record::Committed(committed));
         let Segment { number, end, .. } = self.segment;
@@ -195,7 +209,9 @@ impl Writer {
         if after > self.segment_bytes {
             return Ok(());
         }
-        self.fill(after)?;
+        if after > self.segment.length {
+            self.extend(after)?;
+        }
         self.segment.file.write_at(end, frame.seal(number, end))
     }
 
@@ -204,6 +220,11 @@ impl Writer {
         if end <= self.segment.length {
             return Ok(());
         }
+        let storage = self.storage.clone();
+        storage.with_room(|| self.extend(end))
+    }
+
+    fn extend(&mut self, end: u64) -> io::Result<()> {
         let length = end.next_multiple_of(ZEROS_BYTES).min(self.segment_bytes.max(end));
         let zeros =
             vec![0; usize::try_from(length - self.segment.length).map_err(io::Error::other)?];
@@ -216,11 +237,12 @@ impl Writer {
     fn roll(&mut self) -> io::Result<()> {
         let number = self.segment.number + 1;
         let head = Head { number, owner: self.owner, previous_end: self.segment.end };
-        let next = create_segment(&*self.disk, head, &self.state)?;
+        let next = create_segment(&*self.disk, &self.storage, head, &self.state)?;
         let full = std::mem::replace(&mut self.segment, next);
         self.sealed.push_back(Sealed { number: full.number, index_max: full.index_max });
         self.index().files.insert(number, Arc::clone(&self.segment.file));
-        self.raise_floor()
+        let storage = self.storage.clone();
+        storage.with_room(|| self.raise_floor())
     }
 
     fn raise_floor(&mut self) -> io::Result<()> {
@@ -237,17 +259,23 @@ impl Writer {
     /// Deletes the oldest segment if all of its entries are purged; tells whether it did.
     fn delete_oldest(&mut self) -> bool {
         let Some(oldest) = self.sealed.front().copied() else { return false };
-        if self.fatal.borrow().is_some() || !self.is_purged(&oldest) {
+        if self.storage.has_failed() || !self.is_purged(&oldest) {
             return false;
+        }
+        match self.raise_floor() {
+            // Another time: to wait here would be to wait for the very room that this makes.
+            Err(error) if is_full(&error) => return false,
+            Err(error) => {
+                self.fail(&error);
+                return false;
+            }
+            Ok(()) => {}
         }
         self.sealed.pop_front();
         self.index().files.remove(&oldest.number);
         // The directory is synced each time, lest a later segment be gone and an earlier not.
-        let name = segment::file_name(oldest.number);
-        let deleted = self
-            .raise_floor()
-            .and_then(|()| self.disk.delete(&name))
-            .and_then(|()| self.disk.sync_directory());
+        let deleted = self.disk.delete(&segment::file_name(oldest.number));
+        let deleted = deleted.and_then(|()| self.disk.sync_directory());
         deleted.map_err(|error| self.fail(&error)).is_ok()
     }
 
@@ -258,32 +286,28 @@ impl Writer {
             Some(_) => self.write_all(Vec::new(), last).await,
             None => self.check(),
         };
-        if let Err(error) = written.and_then(|()| self.raise_floor()) {
-            self.fail(&error);
+        match written.and_then(|()| self.raise_floor()) {
+            // What nobody waited for is left out.
+            Err(error) if is_full(&error) => {}
+            Err(error) => drop(self.fail(&error)),
+            Ok(()) => {}
         }
     }
 
     fn check(&self) -> io::Result<()> {
-        match &*self.fatal.borrow() {
+        match self.storage.cause() {
             None => Ok(()),
-            Some(cause) => Err(io::Error::other(cause.clone())),
+            Some(cause) => Err(io::Error::other(cause)),
         }
     }
 
     /// Ends all writing for good. What a failed sync left on disk is unknown, and a second one
     /// could succeed without having written anything.
     fn fail(&self, error: &io::Error) -> WalError {
-        self.fatal.send_if_modified(|fatal| {
-            let first = fatal.is_none();
-            if first {
-                let path = self.disk.path(&segment::file_name(self.segment.number));
-                tracing::error!(path = %path.display(), %error, "the log failed");
-                *fatal = Some(format!("writing the log at {} failed: {error}", path.display()));
-            }
-            first
-        });
-        let cause = self.fatal.borrow().clone();
-        WalError::Failed(cause.unwrap_or_default())
+        WalError::Failed(self.storage.fail(|| {
+            let path = self.disk.path(&segment::file_name(self.segment.number));
+            format!("writing the log at {} failed: {error}", path.display())
+        }))
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -300,7 +324,12 @@ impl Drop for Writer {
 }
 
 /// Makes a segment with `state` at its head, durably.
-pub(super) fn create_segment(disk: &dyn Disk, head: Head, state: &LogState) -> io::Result<Segment> {
+pub(super) fn create_segment(
+    disk: &dyn Disk,
+    storage: &Storage,
+    head: Head,
+    state: &LogState,
+) -> io::Result<Segment> {
     let mut frame = Frame::new();
     for record in state.records() {
         frame.push(&record);
@@ -308,12 +337,21 @@ pub(super) fn create_segment(disk: &dyn Disk, head: Head, state: &LogState) -> i
     let mut bytes = head.encode();
     bytes.extend_from_slice(frame.seal(head.number, HEAD_BYTES as u64));
 
-    let file = disk.create(&segment::file_name(head.number))?;
-    file.write_at(0, &bytes)?;
-    file.sync()?;
-    disk.sync_directory()?;
+    let file = storage.with_room(|| create_file(disk, head.number, &bytes))?;
+    never_again(file.sync())?;
+    never_again(disk.sync_directory())?;
     let end = bytes.len() as u64;
     Ok(Segment { number: head.number, file, end, length: end, index_max: None })
+}
+
+/// Makes a file that begins with `bytes`; leaves none where there is no room for them.
+fn create_file(disk: &dyn Disk, number: u64, bytes: &[u8]) -> io::Result<Arc<dyn DiskFile>> {
+    let name = segment::file_name(number);
+    let file = disk.create(&name)?;
+    match file.write_at(0, bytes) {
+        Err(error) if is_full(&error) => disk.delete(&name).and(Err(error)),
+        written => written.map(|()| file),
+    }
 }
 
 /// What is written together.

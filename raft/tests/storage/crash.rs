@@ -17,7 +17,7 @@ fn open(disk: &SimDisk) -> Result<Wal, OpenError> {
 }
 
 /// Xorshift: a test that fails does so again.
-fn random(seed: u64) -> impl FnMut() -> u64 {
+pub(crate) fn random(seed: u64) -> impl FnMut() -> u64 {
     let mut state = seed | 1;
     move || {
         state ^= state << 13;

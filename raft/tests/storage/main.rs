@@ -4,6 +4,7 @@
 
 mod commit;
 mod crash;
+mod failure;
 mod fuzz;
 mod identity;
 mod model;

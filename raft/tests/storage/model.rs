@@ -83,7 +83,7 @@ impl Model {
     }
 
     /// Does the step here and to `wal`, and hands out how to learn that it is durable; `None`
-    /// if nobody is told. `runtime` waits where the log waits.
+    /// if nobody is told. From a log that has failed nothing is heard but that it hangs up.
     pub(crate) fn step(&mut self, step: &Step, wal: &Wal) -> impl Future<Output = Option<Ended>> {
         let (sender, ended) = mpsc::channel();
         let wal = wal.clone();
@@ -91,13 +91,12 @@ impl Model {
         let change = self.change(step);
         async move {
             match change {
-                Change::Append(entries) => wal.append(entries, done).await.unwrap(),
+                Change::Append(entries) => drop(wal.append(entries, done).await),
                 Change::Ballot(ballot) => done(wal.save_ballot(ballot).await),
                 Change::Truncate(after) => done(wal.truncate(after).await),
                 Change::Purge(upto) => done(wal.purge(upto).await),
                 Change::Commit(upto) => {
-                    wal.save_committed(upto).await.unwrap();
-                    return None;
+                    return wal.save_committed(upto).await.is_err().then_some(ended);
                 }
                 Change::Nothing => return None,
             }

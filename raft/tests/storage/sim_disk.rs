@@ -1,7 +1,7 @@
-//! A disk in memory that remembers what was done to it, and can be what a power cut would
-//! have left.
+//! A disk in memory that remembers what was done to it, can be what a power cut would have
+//! left, can fail at any point, and can be full.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
@@ -14,27 +14,49 @@ pub(crate) type Image = BTreeMap<String, Vec<u8>>;
 /// What a real disk writes as one, made small so that small frames can be torn.
 const SECTOR_BYTES: usize = 16;
 
+/// What the operating system calls a disk that is broken.
+const EIO: i32 = 5;
+
+/// Names a file whatever its name.
+type Inode = usize;
+
 /// Something that was done to the disk.
 #[derive(Clone, Debug)]
 enum Event {
-    Create(String),
-    Delete(String),
-    Write(String, usize, Vec<u8>),
-    Truncate(String, usize),
-    Sync(String),
+    Name(NameChange),
+    Write(Inode, usize, Vec<u8>),
+    Truncate(Inode, usize),
+    Sync(Inode),
+    /// A sync that failed. What it was for stays in memory, and nobody writes it any more.
+    FailedSync(Inode),
     SyncDirectory,
+}
+
+/// A change of what the directory says.
+#[derive(Clone, Debug)]
+enum NameChange {
+    Create(String, Inode),
+    Delete(String),
+    Rename(String, String),
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     first: Image,
-    files: BTreeMap<String, Arc<Mutex<Vec<u8>>>>,
+    names: BTreeMap<String, Inode>,
+    files: Vec<Arc<Mutex<Vec<u8>>>>,
     events: Vec<Event>,
+    /// Things that were tried, whether they came to something or not.
+    tries: usize,
+    /// The thing with this number fails, and all after it would succeed.
+    failing: Option<usize>,
     syncs: usize,
     /// The sync with this number fails, and all after it would succeed.
     failing_sync: Option<usize>,
     /// While set, syncs wait.
     held: bool,
+    /// While set, there is room only where there is something already.
+    full: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -49,8 +71,10 @@ impl SimDisk {
         {
             let mut inner = disk.lock();
             inner.first = image.clone();
-            let file = |(name, bytes)| (name, Arc::new(Mutex::new(bytes)));
-            inner.files = image.into_iter().map(file).collect();
+            for (inode, (name, bytes)) in image.into_iter().enumerate() {
+                inner.names.insert(name, inode);
+                inner.files.push(Arc::new(Mutex::new(bytes)));
+            }
         }
         disk
     }
@@ -62,15 +86,25 @@ impl SimDisk {
     /// What is on it now, as the operating system shows it.
     pub(crate) fn image(&self) -> Image {
         let inner = self.lock();
-        let file = |(name, bytes): (&String, &Arc<Mutex<Vec<u8>>>)| {
-            (name.clone(), bytes.lock().unwrap().clone())
+        let file = |(name, &inode): (&String, &Inode)| {
+            (name.clone(), inner.files[inode].lock().unwrap().clone())
         };
-        inner.files.iter().map(file).collect()
+        inner.names.iter().map(file).collect()
     }
 
     /// How many things have been done to it.
     pub(crate) fn time(&self) -> usize {
         self.lock().events.len()
+    }
+
+    /// How many things have been tried.
+    pub(crate) fn tries(&self) -> usize {
+        self.lock().tries
+    }
+
+    /// Has one thing fail: a write, a sync, a file made, renamed or deleted.
+    pub(crate) fn fail_try(&self, number: usize) {
+        self.lock().failing = Some(number);
     }
 
     /// How many syncs of files have been tried.
@@ -88,9 +122,14 @@ impl SimDisk {
         self.inner.1.notify_all();
     }
 
+    /// Leaves no room, or makes some.
+    pub(crate) fn fill(&self, full: bool) {
+        self.lock().full = full;
+    }
+
     /// What a power cut after `time` things could have left: of the writes that were not
-    /// synced none, all, every prefix, or a random choice of sectors; of the files made or
-    /// deleted but not synced none, all, or a random choice.
+    /// synced none, all, every prefix, or a random choice of sectors; of the changes of names
+    /// that were not synced none, all, or a random choice.
     pub(crate) fn cut_at(&self, time: usize, random: &mut impl FnMut() -> u64) -> Vec<Image> {
         let inner = self.lock();
         let mut cut = Cut::new(&inner.first);
@@ -98,6 +137,21 @@ impl SimDisk {
             cut.note(event);
         }
         cut.images(random)
+    }
+}
+
+impl Inner {
+    /// Counts a try; whether it is the one to fail.
+    fn try_once(&mut self) -> io::Result<()> {
+        self.tries += 1;
+        if self.failing == Some(self.tries) {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
+        Ok(())
+    }
+
+    fn inode(&self, name: &str) -> io::Result<Inode> {
+        self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 
@@ -111,30 +165,35 @@ struct Half {
 
 #[derive(Debug, Default)]
 struct Cut {
-    files: BTreeMap<String, Half>,
-    names: BTreeSet<String>,
-    /// Files made (true) and deleted.
-    names_pending: Vec<(String, bool)>,
+    files: BTreeMap<Inode, Half>,
+    names: BTreeMap<String, Inode>,
+    names_pending: Vec<NameChange>,
 }
 
 impl Cut {
     fn new(first: &Image) -> Self {
-        let half = |(name, bytes): (&String, &Vec<u8>)| {
-            (name.clone(), Half { durable: bytes.clone(), pending: Vec::new() })
+        let half = |(inode, bytes): (Inode, &Vec<u8>)| {
+            (inode, Half { durable: bytes.clone(), pending: Vec::new() })
         };
-        let names = first.keys().cloned().collect();
-        Self { files: first.iter().map(half).collect(), names, names_pending: Vec::new() }
+        let names = first.keys().cloned().enumerate().map(|(inode, name)| (name, inode));
+        let files = first.values().enumerate().map(half).collect();
+        Self { files, names: names.collect(), names_pending: Vec::new() }
+    }
+
+    fn half(&mut self, inode: Inode) -> &mut Half {
+        self.files.get_mut(&inode).unwrap()
     }
 
     fn note(&mut self, event: &Event) {
         match event {
-            Event::Create(name) => {
-                self.files.insert(name.clone(), Half::default());
-                self.names_pending.push((name.clone(), true));
+            Event::Name(change) => {
+                if let NameChange::Create(_, inode) = change {
+                    self.files.insert(*inode, Half::default());
+                }
+                self.names_pending.push(change.clone());
             }
-            Event::Delete(name) => self.names_pending.push((name.clone(), false)),
-            Event::Write(name, offset, bytes) => {
-                let pending = &mut self.files.get_mut(name).unwrap().pending;
+            Event::Write(inode, offset, bytes) => {
+                let pending = &mut self.half(*inode).pending;
                 let mut offset = *offset;
                 let mut rest = bytes.as_slice();
                 while !rest.is_empty() {
@@ -143,14 +202,15 @@ impl Cut {
                     (offset, rest) = (offset + length, &rest[length..]);
                 }
             }
-            Event::Truncate(name, length) => {
-                self.files.get_mut(name).unwrap().pending.push((*length, None));
+            Event::Truncate(inode, length) => {
+                self.half(*inode).pending.push((*length, None));
             }
-            Event::Sync(name) => {
-                let half = self.files.get_mut(name).unwrap();
+            Event::Sync(inode) => {
+                let half = self.half(*inode);
                 half.durable = half.keep(|_| true, usize::MAX);
                 half.pending.clear();
             }
+            Event::FailedSync(inode) => self.half(*inode).pending.clear(),
             Event::SyncDirectory => {
                 self.names = self.keep_names(|| true);
                 self.names_pending.clear();
@@ -170,15 +230,33 @@ impl Cut {
         images
     }
 
-    /// The names of the files that are there if `keep` has its way with each change.
-    fn keep_names(&self, mut keep: impl FnMut() -> bool) -> BTreeSet<String> {
+    /// What the directory says if `keep` has its way with each change.
+    fn keep_names(&self, mut keep: impl FnMut() -> bool) -> BTreeMap<String, Inode> {
         let mut names = self.names.clone();
-        for (name, made) in &self.names_pending {
-            if keep() {
-                if *made {
-                    names.insert(name.clone());
-                } else {
-                    names.remove(name);
+        // What a name stood for when it was changed, whatever became of the changes before.
+        let mut seen = self.names.clone();
+        for change in &self.names_pending {
+            let kept = keep();
+            match change {
+                NameChange::Create(name, inode) => {
+                    seen.insert(name.clone(), *inode);
+                    if kept {
+                        names.insert(name.clone(), *inode);
+                    }
+                }
+                NameChange::Delete(name) => {
+                    seen.remove(name);
+                    if kept {
+                        names.remove(name);
+                    }
+                }
+                NameChange::Rename(from, to) => {
+                    let inode = seen.remove(from).unwrap();
+                    seen.insert(to.clone(), inode);
+                    if kept {
+                        names.remove(from);
+                        names.insert(to.clone(), inode);
+                    }
                 }
             }
         }
@@ -187,12 +265,12 @@ impl Cut {
 
     fn images_named(
         &self,
-        names: &BTreeSet<String>,
+        names: &BTreeMap<String, Inode>,
         random: &mut impl FnMut() -> u64,
     ) -> Vec<Image> {
         let mut images = Vec::new();
         let mut add = |keep: &mut dyn FnMut(&Half) -> Vec<u8>| {
-            let file = |name: &String| (name.clone(), keep(&self.files[name]));
+            let file = |(name, inode): (&String, &Inode)| (name.clone(), keep(&self.files[inode]));
             images.push(names.iter().map(file).collect());
         };
         let most = self.files.values().map(|half| half.pending.len()).max().unwrap_or(0);
@@ -238,48 +316,63 @@ fn write(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
 #[derive(Debug)]
 struct SimFile {
     disk: SimDisk,
-    name: String,
+    inode: Inode,
     bytes: Arc<Mutex<Vec<u8>>>,
 }
 
 impl SimDisk {
-    fn file(&self, name: &str, bytes: &Arc<Mutex<Vec<u8>>>) -> Arc<dyn DiskFile> {
-        let bytes = Arc::clone(bytes);
-        Arc::new(SimFile { disk: self.clone(), name: name.to_owned(), bytes })
+    fn file(&self, inode: Inode, bytes: &Arc<Mutex<Vec<u8>>>) -> Arc<dyn DiskFile> {
+        Arc::new(SimFile { disk: self.clone(), inode, bytes: Arc::clone(bytes) })
     }
 }
 
 impl Disk for SimDisk {
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.lock().files.keys().cloned().collect())
+        Ok(self.lock().names.keys().cloned().collect())
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let mut inner = self.lock();
-        if inner.files.contains_key(name) {
+        inner.try_once()?;
+        if inner.names.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let bytes = Arc::default();
-        inner.files.insert(name.to_owned(), Arc::clone(&bytes));
-        inner.events.push(Event::Create(name.to_owned()));
-        Ok(self.file(name, &bytes))
+        let (inode, bytes) = (inner.files.len(), Arc::default());
+        inner.files.push(Arc::clone(&bytes));
+        inner.names.insert(name.to_owned(), inode);
+        inner.events.push(Event::Name(NameChange::Create(name.to_owned(), inode)));
+        Ok(self.file(inode, &bytes))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let inner = self.lock();
-        let bytes = inner.files.get(name).ok_or(io::ErrorKind::NotFound)?;
-        Ok(self.file(name, bytes))
+        let inode = inner.inode(name)?;
+        Ok(self.file(inode, &inner.files[inode]))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut inner = self.lock();
+        inner.try_once()?;
+        let inode = inner.inode(from)?;
+        inner.names.remove(from);
+        inner.names.insert(to.to_owned(), inode);
+        inner.events.push(Event::Name(NameChange::Rename(from.to_owned(), to.to_owned())));
+        Ok(())
     }
 
     fn delete(&self, name: &str) -> io::Result<()> {
         let mut inner = self.lock();
-        inner.files.remove(name).ok_or(io::ErrorKind::NotFound)?;
-        inner.events.push(Event::Delete(name.to_owned()));
+        inner.inode(name)?;
+        inner.try_once()?;
+        inner.names.remove(name);
+        inner.events.push(Event::Name(NameChange::Delete(name.to_owned())));
         Ok(())
     }
 
     fn sync_directory(&self) -> io::Result<()> {
-        self.lock().events.push(Event::SyncDirectory);
+        let mut inner = self.lock();
+        inner.try_once()?;
+        inner.events.push(Event::SyncDirectory);
         Ok(())
     }
 
@@ -289,6 +382,10 @@ impl Disk for SimDisk {
 }
 
 impl DiskFile for SimFile {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.bytes.lock().unwrap().len() as u64)
+    }
+
     fn read_all(&self) -> io::Result<Vec<u8>> {
         Ok(self.bytes.lock().unwrap().clone())
     }
@@ -303,15 +400,22 @@ impl DiskFile for SimFile {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let offset = usize::try_from(offset).unwrap();
-        let event = Event::Write(self.name.clone(), offset, bytes.to_vec());
-        self.disk.lock().events.push(event);
-        write(&mut self.bytes.lock().unwrap(), offset, bytes);
-        Ok(())
+        let mut inner = self.disk.lock();
+        inner.try_once()?;
+        let mut file = self.bytes.lock().unwrap();
+        let room = if inner.full { file.len().saturating_sub(offset) } else { usize::MAX };
+        // As much as there is room for is written all the same.
+        let written = &bytes[..bytes.len().min(room)];
+        inner.events.push(Event::Write(self.inode, offset, written.to_vec()));
+        write(&mut file, offset, written);
+        if written.len() < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {
         let length = usize::try_from(length).unwrap();
-        self.disk.lock().events.push(Event::Truncate(self.name.clone(), length));
+        let mut inner = self.disk.lock();
+        inner.try_once()?;
+        inner.events.push(Event::Truncate(self.inode, length));
         self.bytes.lock().unwrap().truncate(length);
         Ok(())
     }
@@ -320,10 +424,13 @@ impl DiskFile for SimFile {
         let (lock, woken) = &*self.disk.inner;
         let mut inner = woken.wait_while(lock.lock().unwrap(), |inner| inner.held).unwrap();
         inner.syncs += 1;
-        if inner.failing_sync == Some(inner.syncs) {
-            return Err(io::Error::from_raw_os_error(5));
+        let is_failing = inner.failing_sync == Some(inner.syncs);
+        let tried = inner.try_once();
+        if is_failing || tried.is_err() {
+            inner.events.push(Event::FailedSync(self.inode));
+            return Err(io::Error::from_raw_os_error(EIO));
         }
-        inner.events.push(Event::Sync(self.name.clone()));
+        inner.events.push(Event::Sync(self.inode));
         Ok(())
     }
 }
