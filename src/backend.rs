@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use quorate_api::backend::{
     Backend, Chunk, Cluster, Committed, FinishedQuery, Join, Joined, Member, ProposeError, Read,
-    ReadError, StoreError,
+    ReadError, Storage, StoreError,
 };
 use quorate_model::{
     AttemptRecord, Event, Flight, LogIndex, Request, Retired, RunId, State, Task, WorkerId,
@@ -162,6 +162,7 @@ impl Backend for NodeBackend {
             last_contact_ms: contact.map(|ms| u64::try_from(ms).unwrap_or(u64::MAX)),
             quorate: status.quorate,
             members: status.members.into_iter().map(member).collect(),
+            storage: storage(status.storage),
         }
     }
 
@@ -194,6 +195,16 @@ impl Backend for NodeBackend {
     }
 }
 
+fn storage(status: quorate_raft::StorageStatus) -> Storage {
+    let longest = status.syncs.longest.as_millis();
+    Storage {
+        state: status.state.as_str().to_owned(),
+        bytes_total: status.usage.bytes_total,
+        bytes_free: status.usage.bytes_free,
+        sync_max_ms: u64::try_from(longest).unwrap_or(u64::MAX),
+    }
+}
+
 fn member(member: quorate_raft::Member) -> Member {
     Member {
         id: member.id,
@@ -205,7 +216,9 @@ fn member(member: quorate_raft::Member) -> Member {
 
 fn refused(error: quorate_raft::ProposeError) -> ProposeError {
     use quorate_raft::ProposeError as Refused;
+    let reason = error.to_string();
     match error {
+        Refused::DiskFull { .. } => ProposeError::DiskFull(reason),
         Refused::NoLeader { .. } => ProposeError::NoLeader,
         Refused::Unknown => ProposeError::Unknown,
         Refused::Overloaded => ProposeError::Overloaded,

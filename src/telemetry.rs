@@ -1,11 +1,13 @@
 //! What can be seen from outside: the process's own log, and metrics.
 
+use std::time::Duration;
+
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use quorate_model::{Containment, RunStatus, State};
-use quorate_raft::Node;
+use quorate_raft::{Node, StorageState};
 use tracing_subscriber::EnvFilter;
 
 use crate::leader::Sessions;
@@ -108,6 +110,16 @@ fn read(node: &Node, sessions: &Sessions) -> Vec<Reading> {
         counter("proposals_committed", "Requests answered", status.proposals.committed),
         counter("proposals_unknown", "Requests of unknown outcome", status.proposals.unknown),
         counter("proposals_entries", "Entries proposed", status.proposals.entries),
+        gauge("disk_bytes", "Size of the disk", number(status.storage.usage.bytes_total)),
+        gauge("disk_free_bytes", "Left of the disk", number(status.storage.usage.bytes_free)),
+        gauge("storage_state", "0 ok, 1 low, 2 full, 3 failed", level(status.storage.state)),
+        counter("log_syncs", "Syncs of the log", status.storage.syncs.count),
+        seconds("log_sync_seconds", "Time in syncs of the log", status.storage.syncs.total),
+        gauge(
+            "log_sync_seconds_max",
+            "Longest sync of the log in the last minute or two",
+            status.storage.syncs.longest.as_secs_f64(),
+        ),
         gauge("runs_live", "Runs in memory", length(counted.runs)),
         gauge("runs_open", "Runs that have not ended", length(counted.open)),
         gauge("tasks_ready", "Tasks that wait for a worker", length(counted.ready)),
@@ -142,6 +154,20 @@ fn gauge(name: &'static str, help: &'static str, value: f64) -> Reading {
 
 fn counter(name: &'static str, help: &'static str, value: u64) -> Reading {
     Reading { name, help, kind: MetricType::Counter, label: None, value: number(value) }
+}
+
+/// A counter of time.
+fn seconds(name: &'static str, help: &'static str, value: Duration) -> Reading {
+    Reading { name, help, label: None, kind: MetricType::Counter, value: value.as_secs_f64() }
+}
+
+fn level(state: StorageState) -> f64 {
+    match state {
+        StorageState::Ok => 0.0,
+        StorageState::Low => 1.0,
+        StorageState::Full => 2.0,
+        StorageState::Failed => 3.0,
+    }
 }
 
 #[derive(Clone, Copy, Debug)]

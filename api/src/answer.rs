@@ -72,11 +72,18 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Arc<Edge>> for At<T> {
 }
 
 /// The outermost layer: tells who answers, and puts failures into words.
-pub(crate) async fn seal(State(edge): State<Arc<Edge>>, request: Request, next: Next) -> Response {
+pub(crate) async fn seal(
+    State(edge): State<Arc<Edge>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let id = request_id(request.headers());
+    let checked = check_head(&request);
+    // So that another node to which it is passed on calls it the same.
+    request.headers_mut().insert(REQUEST_ID, id.clone());
     let path = request.uri().path().to_owned();
     let method = request.method().clone();
-    let mut response = match check_head(&request) {
+    let mut response = match checked {
         Ok(()) => next.run(request).await,
         Err(failure) => failure.into_response(),
     };

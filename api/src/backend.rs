@@ -24,7 +24,7 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// If no leader could confirm in time.
+    /// If no leader could confirm in time, or this node has no room for what it misses.
     async fn catch_up(&self) -> Result<LogIndex, ProposeError>;
 
     /// Shows the state as this node has applied it. Holds up apply: be quick, one page at most.
@@ -107,6 +107,10 @@ pub enum ProposeError {
     /// This node is going down.
     #[error("this node is stopping")]
     Stopping,
+    /// The disk that it would need has no room; it says which, and the way out. Nothing happened.
+    /// A read can be answered by the leader.
+    #[error("{0}")]
+    DiskFull(String),
 }
 
 /// The history could not be read.
@@ -152,6 +156,22 @@ pub struct Cluster {
     pub quorate: bool,
     /// Every node, by id.
     pub members: Vec<Member>,
+    /// How the disk of this node is doing.
+    pub storage: Storage,
+}
+
+/// How the disk of a node is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Storage {
+    /// `ok`, `low` (no new work is taken), `full` (nothing new is stored), or `failed` (the
+    /// node stops).
+    pub state: String,
+    /// The size of the file system, as far as the node may use it.
+    pub bytes_total: u64,
+    /// What is left of it.
+    pub bytes_free: u64,
+    /// The longest sync of the log in the last minute or two, in milliseconds.
+    pub sync_max_ms: u64,
 }
 
 /// A node of the cluster.

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::backend::Backend;
 use crate::error::{Code, Failure};
 use crate::feed::Feed;
+use crate::forward::CONNECT_MAX;
 
 /// Open streams of logs and events on one node. Each costs a connection and a few buffers.
 pub const STREAMS_MAX: usize = 1_000;
@@ -27,6 +28,8 @@ pub const WAIT_DEFAULT: Duration = Duration::from_secs(30);
 pub(crate) struct Edge {
     pub(crate) backend: Shared,
     pub(crate) feed: Feed,
+    /// Asks other nodes.
+    pub(crate) http: reqwest::Client,
     streams: Arc<Semaphore>,
     waits: Arc<Semaphore>,
 }
@@ -54,7 +57,9 @@ impl Edge {
         let feed = Feed::follow(&backend);
         let (streams, waits) = (Semaphore::new(STREAMS_MAX), Semaphore::new(WAITS_MAX));
         let (streams, waits) = (Arc::new(streams), Arc::new(waits));
-        Self { backend: Shared(backend), feed, streams, waits }
+        let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_MAX).build();
+        let http = http.expect("without TLS there is nothing to load");
+        Self { backend: Shared(backend), feed, http, streams, waits }
     }
 
     /// Looks at the state as it is applied here. Holds up apply: be quick.

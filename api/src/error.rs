@@ -18,6 +18,9 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 /// How long to wait before trying again, in seconds: about an election.
 const RETRY_AFTER_SECONDS: &str = "1";
 
+/// The same while a disk is full: somebody has to make room.
+const RETRY_AFTER_FULL_SECONDS: &str = "10";
+
 macro_rules! codes {
     ($($(#[$doc:meta])* $code:ident = $text:literal $status:literal $retryable:literal $title:literal,)+) => {
         /// What went wrong, for programs. Append-only: a code keeps its name and its meaning.
@@ -85,6 +88,7 @@ codes! {
     Stopping = "stopping" 503 true "The node is stopping",
     NotReady = "not-ready" 503 true "The node has not caught up",
     WorkerUnreachable = "worker-unreachable" 503 true "The worker that has it cannot be reached",
+    DiskFull = "disk-full" 503 true "The disk has no room for new work",
     CommitUnknown = "commit-unknown" 504 true "The outcome is unknown",
 }
 
@@ -251,7 +255,9 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let mut response = self.code.status().into_response();
         if self.code.is_retryable() {
-            let seconds = header::HeaderValue::from_static(RETRY_AFTER_SECONDS);
+            let is_full = self.code == Code::DiskFull;
+            let seconds = if is_full { RETRY_AFTER_FULL_SECONDS } else { RETRY_AFTER_SECONDS };
+            let seconds = header::HeaderValue::from_static(seconds);
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
         if self.replayed {
@@ -298,6 +304,7 @@ impl From<ProposeError> for Failure {
             ProposeError::TooLarge { .. } => Code::BodyTooLarge,
             ProposeError::Membership(_) => Code::Membership,
             ProposeError::Stopping => Code::Stopping,
+            ProposeError::DiskFull(_) => Code::DiskFull,
         };
         Self::new(code, detail)
     }

@@ -14,6 +14,7 @@ mod commit;
 mod edge;
 pub mod error;
 mod feed;
+mod forward;
 mod lines;
 pub mod page;
 mod request;
@@ -44,5 +45,6 @@ pub fn router(backend: Arc<dyn Backend>) -> Router {
     // Whoever may do what is decided between these two layers, once there are accounts: a
     // refusal needs words, and no handler may see a request that is refused.
     let seal = middleware::from_fn_with_state(Arc::clone(&edge), answer::seal);
-    v1::routes().layer(seal).with_state(edge)
+    let forward = middleware::from_fn_with_state(Arc::clone(&edge), forward::forward);
+    v1::routes().layer(forward).layer(seal).with_state(edge)
 }

@@ -69,12 +69,26 @@ pub enum OpenError {
     /// says what to do.
     #[error("{0}")]
     Refused(String),
+    /// The directory is in use, or holds no node: nothing is wrong with what it holds.
+    #[error("{0}")]
+    NotHere(String),
     /// The storage is damaged or does not work.
     #[error("the storage cannot be opened: {0}")]
     Storage(String),
     /// The Raft group could not be entered.
     #[error("the node cannot start: {0}")]
     Raft(String),
+}
+
+impl OpenError {
+    /// Whether what lies on the disk is the reason: to start again is no way out.
+    #[must_use]
+    pub fn is_of_storage(&self) -> bool {
+        match self {
+            Self::Refused(_) | Self::Storage(_) => true,
+            Self::Directory { .. } | Self::NotHere(_) | Self::Raft(_) => false,
+        }
+    }
 }
 
 /// Why a node got no id.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::ClusterId;
 use crate::error::OpenError;
-use crate::identity::Identity;
+use crate::identity::{Identity, IdentityError};
 use crate::leadership::watch_leadership;
 use crate::log_store::LogStore;
 use crate::machine;
@@ -38,15 +38,7 @@ pub(crate) async fn open(options: Options) -> Result<Node, OpenError> {
     let (dir, start) = (options.dir.clone(), options.start);
     let identity = blocking(move || open_identity(&dir, start)).await?;
     let storage = identity.storage().clone();
-    {
-        let storage = storage.clone();
-        // First: if there is no room, what follows needs the reserve.
-        blocking(move || {
-            storage.look();
-            Ok(())
-        })
-        .await?;
-    }
+    storage.room_to_start().await;
     let wal = WalOptions { segment_bytes: options.wal_segment_bytes, ..WalOptions::default() };
     let mut log = {
         let identity = identity.clone();
@@ -76,15 +68,15 @@ fn open_identity(dir: &Path, start: Start) -> Result<Identity, OpenError> {
                 dir: dir.display().to_string(),
                 source,
             })?;
-            Identity::create(dir, cluster, FOUNDER).map_err(|error| refused(&error))
+            Identity::create(dir, cluster, FOUNDER).map_err(|error| no_identity(&error))
         }
         Start::Join { node_id, cluster_id } => {
-            Identity::create(dir, cluster_id, node_id).map_err(|error| refused(&error))
+            Identity::create(dir, cluster_id, node_id).map_err(|error| no_identity(&error))
         }
         Start::Resume => {
-            let found = Identity::open(dir).map_err(|error| refused(&error))?;
+            let found = Identity::open(dir).map_err(|error| no_identity(&error))?;
             found.ok_or_else(|| {
-                OpenError::Refused(format!(
+                OpenError::NotHere(format!(
                     "no node lives in {}: found a cluster or join one",
                     dir.display()
                 ))
@@ -262,6 +254,13 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, OpenError> {
     let done = machine::blocking(work).await;
     done.map_err(|error| OpenError::Storage(error.to_string()))?
+}
+
+fn no_identity(error: &IdentityError) -> OpenError {
+    if matches!(error, IdentityError::Locked { .. } | IdentityError::Exists { .. }) {
+        return OpenError::NotHere(error.to_string());
+    }
+    refused(error)
 }
 
 /// Keeps the whole chain of causes in the message.

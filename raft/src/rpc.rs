@@ -317,7 +317,7 @@ impl Inner {
             }
             &What::Remove { node } => self.remove_here(node, until).await.map(|()| Told::Done),
             &What::Transfer { to } => self.transfer_here(to, until).await.map(|()| Told::Done),
-            What::Room => self.has_room().then_some(Told::Done).ok_or(self.disk_full()),
+            What::Room => self.has_room().then_some(Told::Done).ok_or_else(|| self.disk_full()),
             &What::History { after, applied } => {
                 if !self.replica.wait_applied(applied, until).await {
                     return Err(ProposeError::NoLeader { leader: None });

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write};
 
+use quorate_api::backend::Storage;
 use quorate_api::client::Client;
 use quorate_api::page::Page;
 use quorate_api::view::{ClusterView, MemberView};
@@ -139,6 +140,7 @@ fn print_status(out: &mut dyn Write, args: &OutputArgs, view: &ClusterView) -> i
             view.last_index, view.committed_index, view.applied_index, view.snapshot_index
         ),
     )?;
+    field("Disk", disk(&view.storage))?;
     field(
         "Work",
         format!(
@@ -148,6 +150,23 @@ fn print_status(out: &mut dyn Write, args: &OutputArgs, view: &ClusterView) -> i
     )?;
     writeln!(out)?;
     print_list(out, args, &view.members, &view.members, now_ms())
+}
+
+/// The disk of the node that answers.
+fn disk(storage: &Storage) -> String {
+    let Storage { state, bytes_total, bytes_free, sync_max_ms } = storage;
+    let colour = if state == "ok" { GREEN } else { RED };
+    format!(
+        "{colour}{state}{PLAIN}, {} of {} left, longest sync {sync_max_ms} ms",
+        size(*bytes_free),
+        size(*bytes_total)
+    )
+}
+
+/// Bytes for people: to a tenth of a unit that is neither large nor small for them.
+fn size(bytes: u64) -> String {
+    let (unit, name) = if bytes >= 1 << 30 { (1 << 30, "GiB") } else { (1 << 20, "MiB") };
+    format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit)
 }
 
 /// Asks before a node is removed, unless told not to. Without a terminal there is nobody to
@@ -173,4 +192,16 @@ async fn confirm(global: &Global, client: &Client, node: u64) -> anyhow::Result<
         return Ok(());
     }
     Err(refusal("nothing was removed").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_in_units_that_people_compare() {
+        assert_eq!(size(0), "0.0 MiB");
+        assert_eq!(size(57 << 20), "57.0 MiB");
+        assert_eq!(size((3 << 30) + (1 << 29)), "3.5 GiB");
+    }
 }

@@ -32,6 +32,9 @@ pub(crate) enum Exit {
     Denied = 8,
     /// No server could be reached, or the cluster has no leader.
     Unreachable = 9,
+    /// A node stopped because its storage failed or cannot be trusted; starting it again helps
+    /// only once that is looked at.
+    StorageFailed = 10,
     /// Ctrl-C.
     Interrupted = 130,
 }
@@ -48,6 +51,7 @@ pub(crate) const EXIT_CODES: &str = "\
   7  conflict with what is already there
   8  not allowed
   9  no server could be reached, or the cluster has no leader
+ 10  the node's storage failed, or is not what the node left: see its log
 130  interrupted
 ";
 
@@ -162,6 +166,7 @@ fn hint(error: &client::Error) -> Option<String> {
             "no-such-task" => return hint_at_tasks(problem),
             "no-leader" => "quorate cluster status tells who answers; try again in a moment",
             "commit-unknown" => "repeat it with the same --idempotency-key",
+            "disk-full" => "quorate cluster status tells how much room its node has",
             _ => return None,
         },
     };
@@ -226,6 +231,7 @@ mod tests {
             Exit::Conflict,
             Exit::Denied,
             Exit::Unreachable,
+            Exit::StorageFailed,
             Exit::Interrupted,
         ];
         let listed: Vec<u8> = EXIT_CODES

@@ -7,17 +7,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::bail;
-
 use quorate_model::Containment;
 use quorate_raft::ClusterId;
 
-use super::exit::Exit;
+use super::exit::{Exit, Failure};
 use super::signals::{Stop, Stops};
 use super::stdout;
 use crate::config::{Config, Overrides, Span};
 use crate::seeds::{self, Seeds};
-use crate::server::{Farewell, Server};
+use crate::server::{Farewell, Server, StartError};
 use crate::worker::{Worker, WorkerOptions};
 
 /// How long running tasks may go on once a worker was told to stop: what Kubernetes gives.
@@ -141,14 +139,17 @@ pub(super) async fn server(args: ServerArgs) -> anyhow::Result<Exit> {
     let is_dev = config.dev;
     let mut stops = Stops::new()?;
     let server = tokio::select! {
-        server = Server::start(config) => server?,
+        server = Server::start(config) => server.map_err(not_started)?,
         _ = stops.next() => return Ok(Exit::Done),
     };
     let mut out = stdout();
     writeln!(out, "listening on {}", server.url())?;
     out.flush()?;
     let stop = tokio::select! {
-        reason = server.stopped() => bail!("the node has stopped: {reason}"),
+        reason = server.stopped() => {
+            let message = format!("the node has stopped: {reason}");
+            return Err(Failure::new(Exit::StorageFailed, message).into());
+        }
         stop = stops.next() => stop,
     };
     let farewell = match stop {
@@ -160,6 +161,16 @@ pub(super) async fn server(args: ServerArgs) -> anyhow::Result<Exit> {
         // Asked twice: leadership and tasks are then left as they are.
         _ = stops.next() => Ok(Exit::Interrupted),
     }
+}
+
+/// Says by its code whether a node did not start because of what lies on its disk.
+fn not_started(error: StartError) -> anyhow::Error {
+    if let StartError::Open(refused) = &error
+        && refused.is_of_storage()
+    {
+        return Failure::new(Exit::StorageFailed, refused.to_string()).into();
+    }
+    error.into()
 }
 
 /// Runs a worker until it is told to stop.

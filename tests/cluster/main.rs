@@ -8,6 +8,8 @@
 mod bad_data;
 mod bad_input;
 mod chaos;
+mod disk_error;
+mod disk_full;
 mod failover;
 mod harness;
 mod judge;

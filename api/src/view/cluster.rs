@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{Cluster, Member};
+use crate::backend::{Cluster, Member, Storage};
 
 /// The cluster as the node sees it that answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub struct ClusterView {
     pub last_contact_ms: Option<u64>,
     /// Every node, by id.
     pub members: Vec<MemberView>,
+    /// How the disk of the node is doing that answers.
+    #[serde(default)]
+    pub storage: Storage,
     /// Runs in the live state.
     pub runs_live: usize,
     /// Tasks that wait for a worker.
@@ -57,6 +60,7 @@ impl ClusterView {
             snapshot_index: cluster.snapshot_index,
             last_contact_ms: cluster.last_contact_ms,
             members,
+            storage: cluster.storage,
             runs_live: 0,
             tasks_queued: 0,
             workers_live: 0,

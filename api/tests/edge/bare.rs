@@ -238,6 +238,9 @@ impl Backend for Bare {
     async fn catch_up(&self) -> Result<LogIndex, ProposeError> {
         let inner = self.inner();
         match inner.cluster.leader {
+            _ if inner.cluster.storage.state == "full" => {
+                Err(ProposeError::DiskFull("node 1 has no room".to_owned()))
+            }
             Some(_) => Ok(LogIndex(inner.index)),
             None => Err(ProposeError::NoLeader),
         }

@@ -173,6 +173,10 @@ async fn tells_what_the_cluster_cannot_do_now() {
         assert_eq!(problem["retryable"], retryable);
         assert_eq!(answer.header("retry-after"), retryable.then_some("1"));
     }
+    site.bare.fail_next(ProposeError::DiskFull("node 1 has no room".to_owned()), 1);
+    let full = put().await;
+    assert_eq!(full.refused(503, "disk-full")["detail"], "node 1 has no room");
+    assert_eq!(full.header("retry-after"), Some("10"), "somebody has to make room first");
     put().await.is(201);
     site.bare.cluster_becomes(|cluster| cluster.leader = None);
     let answer = site.get("/v1/workflows").await;
@@ -184,6 +188,31 @@ async fn tells_what_the_cluster_cannot_do_now() {
     assert_eq!(stale.header("quorate-last-contact"), Some("3"));
     site.get("/readyz").await.refused(503, "not-ready");
     assert_eq!(site.get("/healthz").await.text, "ok\n");
+}
+
+/// Whoever asks a node that has no room for news gets them from the leader all the same.
+#[tokio::test]
+async fn a_node_without_room_has_the_leader_answer_reads() {
+    let (site, leader) = (Site::new(), Site::new());
+    leader.put_yaml("/v1/workflows/chain", &[], CHAIN).await.is(201);
+    let address = leader.listen().await;
+    site.bare.cluster_becomes(|cluster| {
+        cluster.storage.state = "full".to_owned();
+        cluster.leader = Some(2);
+        cluster.members[1].address = address.to_string();
+    });
+    let news = site.get("/v1/workflows/chain").await;
+    assert_eq!(news.is(200)["name"], "chain");
+    assert_eq!(news.header("quorate-node"), Some("1"), "who was asked says so");
+    site.get("/v1/workflows/other").await.refused(404, "no-such-workflow");
+    let cluster = site.get("/v1/cluster").await;
+    assert_eq!(cluster.is(200)["storage"]["state"], "full", "it is this node's own view");
+    site.post("/v1/workflows/chain/runs", &json!({})).await.refused(503, "disk-full");
+
+    // Two nodes that take each other for the leader do not go on for ever.
+    let itself = site.listen().await;
+    site.bare.cluster_becomes(|cluster| cluster.members[1].address = itself.to_string());
+    site.get("/v1/workflows/chain").await.refused(503, "disk-full");
 }
 
 #[tokio::test]

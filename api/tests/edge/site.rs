@@ -1,5 +1,6 @@
 //! A router over a bare backend, asked without a network.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use axum::http::{HeaderMap, Method, Request, StatusCode};
 use futures_util::StreamExt;
 use quorate_model::RunId;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tower::ServiceExt;
 
 use crate::bare::Bare;
@@ -79,6 +81,15 @@ impl Site {
         let bare = Arc::new(Bare::new());
         let router = quorate_api::router(Arc::clone(&bare) as _);
         Self { bare, router }
+    }
+
+    /// Answers on loopback as well, for as long as the test takes.
+    pub(crate) async fn listen(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = self.router.clone();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        address
     }
 
     pub(crate) async fn send(

@@ -34,8 +34,9 @@ use crate::machine;
 /// long against what a look costs, a microsecond.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// What is left when apply waits for more, in bytes: the runs that one entry finishes take less.
-const APPLY_BYTES_MIN: u64 = 4 << 20;
+/// With less than this, in bytes, nothing is applied or started: what one entry leaves behind in
+/// the history takes less, and so do the first writes of a start.
+const SCRAPS_BYTES: u64 = 4 << 20;
 
 /// The storage of a node at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,15 +211,30 @@ impl Storage {
         Ok(())
     }
 
-    /// Waits until there is room for what one entry leaves behind. Whoever writes it cannot.
-    pub(crate) async fn room_to_apply(&self) {
-        while self.room() == Room::Full && !self.is_closing() {
-            let free = Usage::of(&self.shared.dir).map_or(0, |usage| usage.bytes_free);
-            if free >= APPLY_BYTES_MIN {
-                return;
-            }
+    /// Waits until there is the little room that a start takes, with the reserve given up if need
+    /// be. A node that exits for want of it would only be started again.
+    pub(crate) async fn room_to_start(&self) {
+        self.look();
+        if self.has_scraps() {
+            return;
+        }
+        tracing::error!(dir = %self.shared.dir.display(), "no start: the disk is full; make room");
+        while !self.has_scraps() {
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// Waits until there is room for what one entry leaves behind. Whoever writes it cannot.
+    pub(crate) async fn room_to_apply(&self) {
+        while self.room() == Room::Full && !self.is_closing() && !self.has_scraps() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Whether just now something is left.
+    fn has_scraps(&self) -> bool {
+        let left = Usage::of(&self.shared.dir);
+        left.is_ok_and(|usage| usage.bytes_free >= SCRAPS_BYTES) || machine::simulated().is_some()
     }
 
     fn is_closing(&self) -> bool {

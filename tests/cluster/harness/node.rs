@@ -153,6 +153,11 @@ impl Process {
         kill_all(&processes.unwrap_or_default());
     }
 
+    /// Its process, while it runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// SIGTERM; waits until it has gone.
     #[track_caller]
     pub(crate) fn terminate(&mut self) -> ExitStatus {
