@@ -73,7 +73,7 @@ impl Walls {
             let walls = Cgroup::create().map(|own| Self { namespaces, cgroup: Some(own), files });
             match walls.and_then(Self::try_out) {
                 Ok(found) => return Ok(found),
-                Err(error) => tracing::warn!(%error, "no control group can be had either: if the \
+                Err(error) => tracing::warn!(%error, "no control group can be had: if the \
                     keeper is killed, tasks may outlive their lease"),
             }
         }

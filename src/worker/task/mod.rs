@@ -2,6 +2,8 @@
 
 mod shell;
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -71,13 +73,41 @@ impl Kinds {
     }
 }
 
+/// How many programs are remembered with where they were found: more than any worker's tasks
+/// are started by.
+const FOUND_MAX: usize = 64;
+
+thread_local! {
+    /// By name and path, where a program was found last.
+    static FOUND: RefCell<HashMap<(String, String), String>> = RefCell::default();
+}
+
 /// The executable file called `name` in the directories of `path`, or at `name` itself if
 /// that is an absolute path.
 pub(crate) fn find_program(name: &str, path: &str) -> Result<String, String> {
-    let is_executable = |file: &PathBuf| {
-        file.metadata()
-            .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-    };
+    let key = (name.to_owned(), path.to_owned());
+    let known = FOUND.with_borrow(|found| found.get(&key).cloned());
+    // A path has many directories, and a start is to take no time. Should the program come to
+    // be in an earlier one, it is found there when this worker starts anew.
+    if let Some(known) = known.filter(|known| is_executable(Path::new(known))) {
+        return Ok(known);
+    }
+    let program = search(name, path)?;
+    FOUND.with_borrow_mut(|found| {
+        if found.len() >= FOUND_MAX {
+            found.clear();
+        }
+        found.insert(key, program.clone());
+    });
+    Ok(program)
+}
+
+fn is_executable(file: &Path) -> bool {
+    let found = file.metadata();
+    found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+fn search(name: &str, path: &str) -> Result<String, String> {
     let mut candidates: Box<dyn Iterator<Item = PathBuf>> = if name.starts_with('/') {
         Box::new(std::iter::once(name.into()))
     } else if name.is_empty() || name.contains('/') {
@@ -85,7 +115,7 @@ pub(crate) fn find_program(name: &str, path: &str) -> Result<String, String> {
     } else {
         Box::new(path.split(':').filter(|dir| !dir.is_empty()).map(|dir| Path::new(dir).join(name)))
     };
-    let found = candidates.find(is_executable);
+    let found = candidates.find(|file| is_executable(file));
     let found = found.and_then(|file| file.into_os_string().into_string().ok());
     found.ok_or_else(|| format!("this worker has no program {name:?}"))
 }

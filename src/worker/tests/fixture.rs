@@ -40,6 +40,11 @@ pub(super) fn this_program(test: &str) -> Program {
     Program { path: "/proc/self/exe".into(), arguments, containment: Containment::Pidns }
 }
 
+/// This program, to be a keeper.
+pub(super) fn keeper_program() -> Program {
+    this_program("worker::tests::keeper_process")
+}
+
 /// Waits until something is so.
 pub(super) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let waiting = async {
@@ -243,7 +248,7 @@ pub(super) fn options(dir: PathBuf, servers: Arc<dyn Servers>) -> WorkerOptions 
     let (name, labels) = ("test".parse().unwrap(), BTreeMap::new());
     let profile = Profile { name, labels, slots: 4 };
     WorkerOptions {
-        keeper: this_program("worker::tests::keeper_process"),
+        keeper: keeper_program(),
         kill_after: DurationMs(300),
         ..WorkerOptions::new(dir, profile, servers)
     }

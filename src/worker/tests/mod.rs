@@ -4,6 +4,7 @@
 //! [`keeper_process`]. The same way a worker becomes a process that can be killed.
 
 mod attempts;
+mod cost;
 mod fixture;
 mod lease;
 mod orders;
@@ -24,5 +25,13 @@ fn worker_process() {
     if let Some(dir) = fixture::argument_after("--worker") {
         let containment = fixture::argument_after("--contain").unwrap();
         processes::be_a_worker(dir.as_ref(), containment.parse().unwrap());
+    }
+}
+
+/// Not a test: what is measured in a process of its own.
+#[test]
+fn cost_process() {
+    if fixture::argument_after("--measure").is_some() {
+        cost::measure();
     }
 }

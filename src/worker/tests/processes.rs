@@ -370,7 +370,7 @@ fn footprint(pid: u32) -> (u64, u64, u64) {
 }
 
 async fn start_keeper(dir: &tempfile::TempDir) -> Keeper {
-    let program = this_program("worker::tests::keeper_process");
+    let program = keeper_program();
     let mut keeper = Keeper::start(&program, dir.path()).unwrap();
     let welcome = note(&mut keeper).await;
     let Note::Welcome { term: None, .. } = welcome else { panic!("{welcome:?}") };
@@ -378,18 +378,18 @@ async fn start_keeper(dir: &tempfile::TempDir) -> Keeper {
     keeper
 }
 
-async fn note(keeper: &mut Keeper) -> Note {
+pub(super) async fn note(keeper: &mut Keeper) -> Note {
     tokio::time::timeout(PATIENCE, keeper.next()).await.unwrap().unwrap().unwrap().0
 }
 
-async fn lend(keeper: &Keeper, epoch: u64, deadline: BootNs) {
+pub(super) async fn lend(keeper: &Keeper, epoch: u64, deadline: BootNs) {
     let (worker, epoch, warning) = (WorkerId(1), Epoch(epoch), deadline);
     let term = Term { worker, epoch, span: LONG, warning, deadline };
     keeper.send(&Order::Lease(term), &[]).await.unwrap();
 }
 
 /// Asks for a task that does nothing.
-async fn spawn(keeper: &Keeper, key: u64, epoch: u64) {
+pub(super) async fn spawn(keeper: &Keeper, key: u64, epoch: u64) {
     let (argv, directory) = (vec!["/bin/true".to_owned()], "/".to_owned());
     let program = Invocation { argv, env: Vec::new(), directory };
     let (key, epoch, memo) = (Key(key), Epoch(epoch), Vec::new());
