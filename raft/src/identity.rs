@@ -469,6 +469,9 @@ impl Record {
 }
 
 #[cfg(test)]
+mod crash;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

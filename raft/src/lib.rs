@@ -1,5 +1,9 @@
 //! The replicated log of Quorate: openraft on a write-ahead log, with history in sled.
 
+// The simulated disk names this crate as its other tests do, from outside.
+#[cfg(test)]
+extern crate self as quorate_raft;
+
 mod acknowledged;
 mod clock;
 pub mod codec;
@@ -26,6 +30,10 @@ mod refill;
 mod rpc;
 #[doc(hidden)] // for the types of this crate
 pub mod runtime;
+#[cfg(test)]
+#[path = "../tests/storage/sim_disk.rs"]
+#[allow(dead_code, reason = "what it is not asked here, the tests of the log ask")]
+mod sim_disk;
 mod snapshot;
 mod standby;
 mod state_machine;

@@ -11,16 +11,21 @@
 //! older and the log make the same state.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use quorate_model::{LogIndex, State};
 use serde::{Deserialize, Serialize};
 
 use crate::codec;
 use crate::history::Record;
+use crate::storage::never_again;
 use crate::types::{LeaderId, LogId, MemberNode, Membership, SnapshotMeta, StoredMembership};
+use crate::wal::disk::{Directory, Disk, DiskFile};
+
+#[cfg(test)]
+mod crash;
 
 const MAGIC: [u8; 8] = *b"QRTSNAP1";
 
@@ -110,26 +115,32 @@ impl From<Place> for LogId {
 /// The snapshots of a node.
 #[derive(Clone, Debug)]
 pub(crate) struct SnapshotStore {
-    dir: PathBuf,
+    disk: Arc<dyn Disk>,
 }
 
 /// A whole snapshot in a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct SnapshotFile {
+    name: String,
     path: PathBuf,
+    file: Arc<dyn DiskFile>,
 }
 
 impl SnapshotStore {
     /// Opens the directory, and clears away what was not finished.
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
-        std::fs::create_dir_all(dir)?;
-        for entry in std::fs::read_dir(dir)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == PARTIAL) {
-                std::fs::remove_file(path)?;
+        Self::open_on(Arc::new(Directory::open(dir)?))
+    }
+
+    fn open_on(disk: Arc<dyn Disk>) -> io::Result<Self> {
+        for name in disk.list()? {
+            if name.strip_suffix(PARTIAL).is_some_and(|stem| stem.ends_with('.')) {
+                disk.delete(&name)?;
             }
         }
-        Ok(Self { dir: dir.to_owned() })
+        // A name that could not be made durable before looks as if it were.
+        disk.sync_directory()?;
+        Ok(Self { disk })
     }
 
     /// Writes a snapshot of `state`; the history must be durable up to it. Blocks.
@@ -148,27 +159,32 @@ impl SnapshotStore {
     /// Begins to write a snapshot, here or as it comes from another node. `name` tells apart
     /// those that are being written at the same time.
     pub(crate) fn begin(&self, name: &str) -> io::Result<Incoming> {
-        let path = self.dir.join(format!("{name}.{PARTIAL}"));
-        let mut file = BufWriter::with_capacity(SECTION_BYTES, File::create(&path)?);
-        file.write_all(&MAGIC)?;
-        file.write_all(&FORMAT.to_le_bytes())?;
-        let dir = self.dir.clone();
-        Ok(Incoming { dir, path, file, head: None, sections: 0, ended: false })
+        let name = format!("{name}.{PARTIAL}");
+        match self.disk.delete(&name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let file = self.disk.create(&name)?;
+        let sequence = Sequence { file: Arc::clone(&file), offset: 0, end: u64::MAX };
+        let writer = BufWriter::with_capacity(SECTION_BYTES, sequence);
+        let disk = Arc::clone(&self.disk);
+        let mut incoming =
+            Incoming { disk, name, file, writer, head: None, sections: 0, ended: false };
+        incoming.writer.write_all(&MAGIC)?;
+        incoming.writer.write_all(&FORMAT.to_le_bytes())?;
+        Ok(incoming)
     }
 
     /// Every snapshot, newest first, by its index.
     pub(crate) fn list(&self) -> io::Result<Vec<(LogIndex, SnapshotFile)>> {
         let mut found = Vec::new();
-        for entry in std::fs::read_dir(&self.dir)? {
-            let path = entry?.path();
-            let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-            let index = name.split('-').next().and_then(|index| index.parse().ok());
-            let Some(index) = index else { continue };
-            if path.extension().is_some_and(|extension| extension == SUFFIX) {
-                found.push((LogIndex(index), SnapshotFile { path }));
-            }
+        for name in self.disk.list()? {
+            let Some((stem, SUFFIX)) = name.rsplit_once('.') else { continue };
+            let Some(Ok(index)) = stem.split('-').next().map(str::parse) else { continue };
+            let (path, file) = (self.disk.path(&name), self.disk.open(&name)?);
+            found.push((LogIndex(index), SnapshotFile { name, path, file }));
         }
-        found.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| b.1.path.cmp(&a.1.path)));
+        found.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| b.1.name.cmp(&a.1.name)));
         Ok(found)
     }
 
@@ -176,15 +192,15 @@ impl SnapshotStore {
     pub(crate) fn retain(&self) -> io::Result<Option<LogIndex>> {
         let mut files = self.list()?;
         for (_, file) in files.drain(FILES_KEPT.min(files.len())..) {
-            std::fs::remove_file(file.path)?;
+            self.disk.delete(&file.name)?;
         }
         Ok(files.last().map(|&(index, _)| index).filter(|_| files.len() == FILES_KEPT))
     }
 
     /// Removes all but `kept`.
     pub(crate) fn retain_only(&self, kept: &SnapshotFile) -> io::Result<()> {
-        for (_, file) in self.list()?.into_iter().filter(|(_, file)| file != kept) {
-            std::fs::remove_file(file.path)?;
+        for (_, file) in self.list()?.into_iter().filter(|(_, file)| file.name != kept.name) {
+            self.disk.delete(&file.name)?;
         }
         Ok(())
     }
@@ -193,9 +209,10 @@ impl SnapshotStore {
 /// A snapshot that is being written. Removed unless it is finished.
 #[derive(Debug)]
 pub(crate) struct Incoming {
-    dir: PathBuf,
-    path: PathBuf,
-    file: BufWriter<File>,
+    disk: Arc<dyn Disk>,
+    name: String,
+    file: Arc<dyn DiskFile>,
+    writer: BufWriter<Sequence>,
     head: Option<Head>,
     sections: u64,
     ended: bool,
@@ -217,34 +234,35 @@ impl Incoming {
         self.sections += 1;
         let mut frame = Vec::with_capacity(SECTION_BYTES + 64);
         codec::append_frame(&mut frame, section).map_err(io::Error::other)?;
-        self.file.write_all(&frame)
+        self.writer.write_all(&frame)
     }
 
     /// Makes it durable under its name.
     pub(crate) fn finish(mut self) -> io::Result<(SnapshotMeta, SnapshotFile)> {
         let head = self.head.take().filter(|_| self.ended);
         let head = head.ok_or_else(|| broken("a snapshot ended before its end"))?;
-        self.file.flush()?;
-        self.file.get_ref().sync_all()?;
+        self.writer.flush()?;
+        never_again(self.file.sync())?;
         let (term, index) = head.applied.map_or((0, 0), |place| (place.term, place.index));
-        let path = self.dir.join(format!("{index:020}-{term}.{SUFFIX}"));
-        std::fs::rename(&self.path, &path)?;
-        File::open(&self.dir)?.sync_all()?;
-        Ok((head.meta()?, SnapshotFile { path }))
+        let name = format!("{index:020}-{term}.{SUFFIX}");
+        self.disk.rename(&self.name, &name)?;
+        never_again(self.disk.sync_directory())?;
+        let (path, file) = (self.disk.path(&name), Arc::clone(&self.file));
+        Ok((head.meta()?, SnapshotFile { name, path, file }))
     }
 }
 
 impl Drop for Incoming {
     fn drop(&mut self) {
         // Finished ones have been renamed; of others, the next start removes what this cannot.
-        let _ = std::fs::remove_file(&self.path);
+        let _ = self.disk.delete(&self.name);
     }
 }
 
 impl SnapshotFile {
     /// How many bytes it has.
     pub(crate) fn bytes(&self) -> io::Result<u64> {
-        Ok(std::fs::metadata(&self.path)?.len())
+        self.file.length()
     }
 
     /// Where it lies, for messages.
@@ -253,10 +271,40 @@ impl SnapshotFile {
     }
 }
 
+/// A file, read or written from its beginning to its end.
+#[derive(Debug)]
+struct Sequence {
+    file: Arc<dyn DiskFile>,
+    offset: u64,
+    end: u64,
+}
+
+impl Read for Sequence {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end - self.offset).unwrap_or(usize::MAX);
+        let read = left.min(into.len());
+        self.file.read_at(self.offset, &mut into[..read])?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+impl Write for Sequence {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_at(self.offset, bytes)?;
+        self.offset += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Reads a snapshot from its beginning to its end.
 #[derive(Debug)]
 pub(crate) struct SnapshotReader {
-    file: BufReader<File>,
+    file: BufReader<Sequence>,
     /// The size of the file.
     bytes: u64,
     head: Head,
@@ -268,9 +316,9 @@ pub(crate) struct SnapshotReader {
 
 impl SnapshotReader {
     pub(crate) fn open(snapshot: &SnapshotFile) -> io::Result<Self> {
-        let file = File::open(&snapshot.path)?;
-        let bytes = file.metadata()?.len();
-        let mut file = BufReader::with_capacity(SECTION_BYTES, file);
+        let (file, bytes) = (Arc::clone(&snapshot.file), snapshot.bytes()?);
+        let sequence = Sequence { file, offset: 0, end: bytes };
+        let mut file = BufReader::with_capacity(SECTION_BYTES, sequence);
         let mut magic = [0; MAGIC.len()];
         file.read_exact(&mut magic)?;
         let mut format = [0; 4];

@@ -1,9 +1,11 @@
 //! Nodes that go down and come back.
 
+use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use quorate_model::LogIndex;
-use quorate_raft::{Node, ProposeError};
+use quorate_raft::{Node, ProposeError, StorageState};
 
 use crate::harness::{
     Cluster, SOON, has_workflow, propose, propose_surely, put, put_keyed, wait_for,
@@ -122,4 +124,69 @@ async fn all_come_back_after_all_were_killed() {
     let committed = propose_surely(cluster.node(0), put_keyed("after", "k")).await;
     cluster.assert_equal_at(committed.index).await;
     assert!((0..20).all(|number| has_workflow(cluster.node(0), &format!("w{number}"))));
+}
+
+/// Breaks a part of the storage under a node, which must stop and say `reason`, and have
+/// acknowledged only what is there once it is mended.
+async fn stops_and_says(
+    reason: &str,
+    break_it: impl FnOnce(&Path) -> io::Result<()>,
+    mend: impl FnOnce(&Path) -> io::Result<()>,
+) {
+    let mut cluster = Cluster::found_with(|options| {
+        options.snapshot_after_entries = 40;
+        options.wal_segment_bytes = 16 * 1024;
+    })
+    .await;
+    let (node, dir) = (cluster.node(0).clone(), cluster.path(0));
+    propose(&node, put("w0")).await;
+    break_it(&dir).unwrap();
+    let mut acknowledged = 1;
+    let refused = loop {
+        match node.propose(put(&format!("w{acknowledged}")), SOON).await {
+            Ok(_) => acknowledged += 1,
+            Err(refused) => break refused,
+        }
+        assert!(acknowledged < 10_000, "nobody notices that the storage is broken");
+    };
+    assert!(matches!(refused, ProposeError::Unknown | ProposeError::Stopping), "{refused}");
+    let said = tokio::time::timeout(SOON, node.stopped()).await.unwrap();
+    assert!(said.contains(reason), "{said}");
+    assert_eq!(node.status().storage.state, StorageState::Failed);
+    assert_eq!(node.propose(put("late"), SOON).await, Err(ProposeError::Stopping));
+    drop(node);
+    cluster.kill(0);
+    mend(&dir).unwrap();
+    cluster.restart(0).await;
+    cluster.node(0).catch_up(SOON).await.unwrap();
+    let has = |number: &u32| has_workflow(cluster.node(0), &format!("w{number}"));
+    assert!((0..acknowledged).all(|number| has(&number)), "of {acknowledged} some are lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stops_when_a_snapshot_cannot_be_written() {
+    let away = |dir: &Path| std::fs::rename(dir.join("snapshots"), dir.join("away"));
+    let back = |dir: &Path| std::fs::rename(dir.join("away"), dir.join("snapshots"));
+    stops_and_says("writing a snapshot failed", away, back).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stops_when_the_history_cannot_be_made_durable() {
+    let away = |dir: &Path| std::fs::rename(dir.join("history"), dir.join("away"));
+    let back = |dir: &Path| std::fs::rename(dir.join("away"), dir.join("history"));
+    stops_and_says("making the history durable failed", away, back).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stops_when_its_identity_cannot_be_written() {
+    let block = |dir: &Path| std::fs::create_dir(dir.join("identity.new"));
+    let clear = |dir: &Path| std::fs::remove_dir(dir.join("identity.new"));
+    stops_and_says("identity failed", block, clear).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stops_when_its_log_cannot_be_continued() {
+    let away = |dir: &Path| std::fs::rename(dir.join("wal"), dir.join("away"));
+    let back = |dir: &Path| std::fs::rename(dir.join("away"), dir.join("wal"));
+    stops_and_says("writing the log at", away, back).await;
 }

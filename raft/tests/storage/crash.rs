@@ -7,24 +7,13 @@ use quorate_raft::wal::record::Position;
 use quorate_raft::wal::{OpenError, Wal, WalOptions};
 
 use crate::model::{Model, Step, steps};
-use crate::sim_disk::{Image, SimDisk};
+use crate::sim_disk::{Image, SimDisk, random};
 
 /// A few frames to a segment, and almost all reads from disk.
 const SMALL: WalOptions = WalOptions { segment_bytes: 700, cache_bytes: 100 };
 
 fn open(disk: &SimDisk) -> Result<Wal, OpenError> {
     Wal::open(Arc::new(disk.clone()), SMALL)
-}
-
-/// Xorshift: a test that fails does so again.
-pub(crate) fn random(seed: u64) -> impl FnMut() -> u64 {
-    let mut state = seed | 1;
-    move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state >> 1
-    }
 }
 
 /// What was done to a log, and when it was said to be durable.

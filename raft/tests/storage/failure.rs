@@ -6,9 +6,8 @@ use std::time::Duration;
 use quorate_raft::wal::record::{Ballot, Position};
 use quorate_raft::wal::{OpenError, Wal, WalError, WalOptions};
 
-use crate::crash::random;
 use crate::model::{Model, Step};
-use crate::sim_disk::SimDisk;
+use crate::sim_disk::{SimDisk, random};
 
 /// A few frames to a segment: it is made, ended and deleted all the time.
 const SMALL: WalOptions = WalOptions { segment_bytes: 700, cache_bytes: 100 };

@@ -20,6 +20,17 @@ const EIO: i32 = 5;
 /// Names a file whatever its name.
 type Inode = usize;
 
+/// Xorshift: a test that fails does so again.
+pub(crate) fn random(seed: u64) -> impl FnMut() -> u64 {
+    let mut state = seed | 1;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state >> 1
+    }
+}
+
 /// Something that was done to the disk.
 #[derive(Clone, Debug)]
 enum Event {
