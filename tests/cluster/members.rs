@@ -30,6 +30,30 @@ fn a_rolling_restart_begins_no_task_again() {
     assert_right(&cluster, vec![]);
 }
 
+/// T14, where the servers are the workers too: their tasks go on without them.
+#[test]
+fn an_upgrade_of_every_node_under_load_kills_nothing_and_runs_nothing_again() {
+    let options = Options { lease: "6s", slots: 6, ..Options::default() };
+    let mut cluster = Cluster::start(3, &options);
+    let mut runs: Vec<_> = (0..6).map(|_| cluster.client.submit(LONG_THEN_NEXT)).collect();
+    runs.iter().for_each(|run| cluster.await_start(run, "long"));
+    for node in 0..3 {
+        runs.extend((0..4).map(|_| cluster.client.submit(&chain(6, 20))));
+        let status = cluster.nodes[node].terminate();
+        assert!(status.success(), "{status}");
+        cluster.nodes[node].restart();
+        cluster.await_voters(3);
+    }
+    cluster.ledger.release("go");
+    for run in &runs {
+        assert_eq!(cluster.client.await_end(run), "succeeded");
+    }
+    for run in cluster.runs() {
+        assert!(run.tasks.values().all(|task| task.attempts.len() == 1), "{run:?}");
+    }
+    assert_right(&cluster, vec![]);
+}
+
 /// A node dies for good. It is removed, and a fresh one takes its place under an id of its own.
 #[test]
 fn a_dead_node_is_replaced_by_a_fresh_one() {
