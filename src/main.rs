@@ -3,6 +3,8 @@
 mod backend;
 mod cli;
 mod config;
+#[cfg(test)]
+mod fuzz;
 mod leader;
 mod link;
 mod protocol;

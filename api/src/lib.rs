@@ -15,6 +15,8 @@ mod edge;
 pub mod error;
 mod feed;
 mod forward;
+#[cfg(test)]
+mod fuzz;
 mod lines;
 pub mod page;
 mod request;

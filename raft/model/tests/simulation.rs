@@ -4,6 +4,7 @@
 
 mod dice;
 mod fuzz;
+mod life_cycle;
 mod nonsense;
 mod notation;
 mod replicas;

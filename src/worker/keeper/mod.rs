@@ -26,6 +26,8 @@
 mod cell;
 mod cells;
 mod containment;
+#[cfg(test)]
+mod fuzz;
 mod link;
 mod peer;
 mod survivors;

@@ -19,6 +19,10 @@ pub(crate) const VERSION: u32 = 1;
 /// where nobody changed it; environment and arguments of a task are far below.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 192 * 1024;
 
+/// What decoding one message may allocate, whatever lengths stand in it: small numbers take up
+/// to eight times the room in memory.
+const DECODED_BYTES_MAX: usize = 8 * MESSAGE_BYTES_MAX;
+
 /// Names an attempt between agents and their keeper. Never used twice with one keeper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Key(pub(crate) u64);
@@ -173,7 +177,8 @@ pub(super) fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
 
 /// The value in a message.
 pub(super) fn decode<T: DeserializeOwned>(message: &[u8]) -> io::Result<T> {
-    bincode::serde::decode_from_slice(message, bincode::config::standard())
+    let config = bincode::config::standard().with_limit::<DECODED_BYTES_MAX>();
+    bincode::serde::decode_from_slice(message, config)
         .map(|(value, _)| value)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }

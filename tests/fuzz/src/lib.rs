@@ -51,9 +51,12 @@ impl Fuzz {
     /// If the target does, or takes too long, or nothing `demanded` ever comes of an input.
     pub fn run(self, target: fn(&[u8]) -> String) {
         let Self { corpus, seeds, demanded } = self;
-        let mut found = Found { target, corpus, inputs: 0, words: BTreeMap::new() };
+        let grows = std::env::var_os("QUORATE_FUZZ_GROW").is_some();
+        let mut found = Found { target, corpus, inputs: 0, words: BTreeMap::new(), grows: false };
         let kept = read_all(&found.corpus);
         assert!(!kept.is_empty(), "{}: no corpus", found.corpus.display());
+        kept.iter().for_each(|input| found.feed(input));
+        found.grows = grows;
         let sound: Vec<Vec<u8>> = kept.into_iter().chain(seeds).collect();
         sound.iter().for_each(|input| found.feed(input));
 
@@ -87,6 +90,8 @@ struct Found {
     corpus: PathBuf,
     inputs: u64,
     words: BTreeMap<String, u64>,
+    /// Whether the corpus takes what is new.
+    grows: bool,
 }
 
 impl Found {
@@ -105,7 +110,7 @@ impl Found {
         self.inputs += 1;
         let count = self.words.entry(words).or_insert(0);
         *count += 1;
-        if *count == 1 && std::env::var_os("QUORATE_FUZZ_GROW").is_some() {
+        if *count == 1 && self.grows {
             self.keep(input);
         }
     }

@@ -1,6 +1,8 @@
 //! F1: whatever a log says, applying it does not panic, keeps the invariants and comes to the
 //! same state again.
 
+mod template;
+
 use std::path::Path;
 
 use quorate_fuzz::Fuzz;

@@ -1,0 +1,212 @@
+//! The life of a run, against an account of it that shares no code with the model: what each
+//! task comes to follows from the graph, the rules and how each try ends, in whatever order the
+//! reports come.
+
+mod account;
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use quorate_model::command::{
+    AdvanceClock, CancelRun, RegisterWorker, ReportTask, StartRun, WorkflowSource,
+};
+use quorate_model::plan::assignments;
+use quorate_model::workflow::{Definition, TriggerRule};
+use quorate_model::{
+    Command, Containment, Dispatch, DurationMs, Effect, Json, Outcome, Reply, RunEnd, RunId,
+    RunStatus, TaskEnd, TaskStatus, Trigger, UnixMs, Usage,
+};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::notation;
+use crate::replicas::Replicas;
+use account::{Account, Plan, Rule};
+
+const RUN: RunId = RunId(Uuid::from_u128(1));
+
+/// More steps than any run of these takes: each task, each try, and the waits in between.
+const STEPS_MAX: usize = 500;
+
+/// Up to nine tasks with up to three retries each, and how each try ends.
+fn plans() -> impl Strategy<Value = Vec<Plan>> {
+    let rule = prop::sample::select(Rule::ALL.to_vec());
+    let tries = prop::collection::vec(prop::bool::weighted(0.55), 4);
+    let task = (any::<u16>(), rule, 0..4_u32, tries);
+    prop::collection::vec(task, 1..10).prop_map(|tasks| {
+        let plan = |(at, (edges, rule, retries, tries)): (usize, (u16, Rule, u32, Vec<bool>))| {
+            let needs = (0..at).filter(|need| edges >> need & 1 == 1).collect();
+            Plan { needs, rule, retries, tries }
+        };
+        tasks.into_iter().enumerate().map(plan).collect()
+    })
+}
+
+fn definition(plans: &[Plan]) -> Definition {
+    let task = |(at, plan): (usize, &Plan)| {
+        let needs = plan.needs.iter().map(|&need| u32::try_from(need).unwrap()).collect();
+        let mut task = notation::task(&format!("t{at}"), needs).unwrap();
+        task.trigger_rule = match plan.rule {
+            Rule::AllSuccess => TriggerRule::AllSuccess,
+            Rule::AllDone => TriggerRule::AllDone,
+            Rule::OneSuccess => TriggerRule::OneSuccess,
+            Rule::OneFailed => TriggerRule::OneFailed,
+            Rule::NoneFailed => TriggerRule::NoneFailed,
+            Rule::Always => TriggerRule::Always,
+        };
+        task.retry.limit = plan.retries;
+        task.retry.delay = DurationMs(100);
+        task
+    };
+    notation::of_tasks(plans.iter().enumerate().map(task).collect())
+}
+
+/// A cluster of one worker, and a run of the plans.
+struct Course<'p> {
+    plans: &'p [Plan],
+    replicas: Replicas,
+    now: u64,
+    running: Vec<Dispatch>,
+    /// How often each task was started.
+    started: Vec<usize>,
+}
+
+impl<'p> Course<'p> {
+    fn new(plans: &'p [Plan], slots: u32) -> Self {
+        let replicas = Replicas::default();
+        let started = vec![0; plans.len()];
+        let mut course = Self { plans, replicas, now: 1_000, running: Vec::new(), started };
+        let register = RegisterWorker {
+            last: None,
+            name: notation::name("node"),
+            labels: [].into(),
+            slots,
+            containment: Containment::Pidns,
+            lease: DurationMs(10_000),
+        };
+        course.propose(Command::RegisterWorker(register));
+        let definition = definition(plans);
+        let source = WorkflowSource::Inline { name: notation::name("w"), definition };
+        let (params, labels) = (Json::new(&json!({})), [].into());
+        let start = StartRun { run: RUN, source, params, labels, trigger: Trigger::Manual };
+        course.propose(Command::StartRun(Box::new(start)));
+        course
+    }
+
+    fn propose(&mut self, command: Command) -> Option<Reply> {
+        let applied = self.replicas.propose(UnixMs(self.now), vec![command.into()]);
+        for effect in &applied.effects {
+            if let &Effect::Start(dispatch) = effect {
+                self.check_start(dispatch);
+                self.started[dispatch.task.position()] += 1;
+                self.running.push(dispatch);
+            }
+        }
+        applied.answers.into_iter().next().and_then(|answer| answer.reply.ok())
+    }
+
+    /// I3: nothing starts before its rule says so.
+    fn check_start(&self, dispatch: Dispatch) {
+        let plan = &self.plans[dispatch.task.position()];
+        let ends = self.ends();
+        let ended = plan.needs.iter().map(|&need| ends[need]);
+        assert!(plan.rule.is_met(ended), "{dispatch} starts too early: {plan:?} {ends:?}");
+    }
+
+    fn ends(&self) -> Vec<Option<TaskEnd>> {
+        let end = |status: &TaskStatus| match status {
+            TaskStatus::Ended(end) => Some(*end),
+            TaskStatus::Waiting(_)
+            | TaskStatus::Ready
+            | TaskStatus::Running(_)
+            | TaskStatus::Retrying { .. } => None,
+        };
+        self.replicas.state.runs()[&RUN].tasks.iter().map(|task| end(&task.status)).collect()
+    }
+
+    fn status(&self) -> RunStatus {
+        self.replicas.state.runs()[&RUN].status.clone()
+    }
+
+    fn report(&mut self, dispatch: Dispatch, outcome: Outcome) {
+        let Dispatch { task, attempt, token, worker, epoch } = dispatch;
+        let usage = Usage::default();
+        let report = ReportTask { task, attempt, token, worker, epoch, outcome, usage };
+        self.propose(Command::ReportTask(report)).expect("it is the attempt in flight");
+    }
+
+    /// One thing happens: work is given out, an attempt ends, or time passes.
+    fn step(&mut self, choice: usize) {
+        self.now += 1;
+        let connected = self.replicas.state.workers().keys().copied().collect::<BTreeSet<_>>();
+        for command in assignments(&self.replicas.state, &connected) {
+            self.propose(command);
+        }
+        if self.running.is_empty() {
+            let next = self.replicas.state.next_deadline();
+            self.now = next.expect("whatever has not ended waits for something").0;
+            self.propose(Command::AdvanceClock(AdvanceClock {}));
+            return;
+        }
+        let dispatch = self.running.swap_remove(choice % self.running.len());
+        let tries = &self.plans[dispatch.task.position()].tries;
+        let at = usize::try_from(dispatch.attempt.0 - 1).unwrap();
+        let outcome = match tries.get(at) {
+            Some(true) => Outcome::Succeeded { outputs: None },
+            Some(false) | None => Outcome::Exited { code: 1 },
+        };
+        self.report(dispatch, outcome);
+    }
+
+    fn has_ended(&self) -> bool {
+        matches!(self.status(), RunStatus::Ended { .. })
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_run_comes_to_what_its_graph_and_its_tries_say(
+        plans in plans(), slots in 1..5_u32, choices in prop::collection::vec(any::<usize>(), 40),
+    ) {
+        let mut course = Course::new(&plans, slots);
+        let mut choices = choices.iter().cycle();
+        for _ in 0..STEPS_MAX {
+            if course.has_ended() {
+                break;
+            }
+            course.step(*choices.next().unwrap());
+        }
+        let Account { ends, starts, succeeds } = Account::of(&plans);
+        let found: Vec<TaskEnd> = course.ends().into_iter().map(|end| end.unwrap()).collect();
+        prop_assert_eq!(found, ends);
+        prop_assert_eq!(&course.started, &starts);
+        let RunStatus::Ended { end, .. } = course.status() else { panic!("the run goes on") };
+        prop_assert_eq!(end == RunEnd::Succeeded, succeeds);
+    }
+
+    #[test]
+    fn a_cancelled_run_starts_nothing_more_and_keeps_what_had_ended(
+        plans in plans(), slots in 1..5_u32, before in 0..12_usize, choice: usize,
+    ) {
+        let mut course = Course::new(&plans, slots);
+        for _ in 0..before {
+            if !course.has_ended() {
+                course.step(choice);
+            }
+        }
+        let had_ended = course.has_ended();
+        let (ends, started) = (course.ends(), course.started.clone());
+        let cancel = CancelRun { run: RUN, reason: "no".to_owned() };
+        prop_assert_eq!(course.propose(Command::CancelRun(cancel)).is_some(), !had_ended);
+        for dispatch in std::mem::take(&mut course.running) {
+            course.report(dispatch, Outcome::Stopped);
+        }
+        prop_assert!(course.has_ended());
+        prop_assert_eq!(&course.started, &started);
+        for (before, after) in ends.into_iter().zip(course.ends()) {
+            prop_assert_eq!(after, before.or(Some(TaskEnd::Cancelled)));
+        }
+    }
+}
