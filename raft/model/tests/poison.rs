@@ -11,8 +11,8 @@ use quorate_model::command::{
 use quorate_model::workflow::{Definition, validate};
 use quorate_model::{
     Answer, Attempt, Command, Containment, DurationMs, Entry, Epoch, FencingToken, IdempotencyKey,
-    Json, LeaseEnd, LogIndex, Name, Outcome, Rejection, Reply, Request, RunId, State, TaskId,
-    Trigger, UnixMs, Usage, WorkerId,
+    Json, LeaseEnd, LogIndex, NAME_BYTES_MAX, Name, OUTPUT_BYTES_MAX, Outcome, Rejection, Reply,
+    Request, RunId, State, TaskEnd, TaskId, TaskStatus, Trigger, UnixMs, Usage, WorkerId,
 };
 use replicas::Replicas;
 use uuid::Uuid;
@@ -132,6 +132,48 @@ fn names_are_checked_when_they_are_read() {
             bincode::serde::decode_from_slice::<Name, _>(&written, bincode::config::standard());
         assert!(read.is_err(), "{text:?} was read as a name");
         assert!(serde_json::from_value::<Name>(text.into()).is_err(), "{text:?} in JSON");
+    }
+}
+
+#[test]
+fn a_name_has_at_most_128_bytes() {
+    assert!("a".repeat(NAME_BYTES_MAX).parse::<Name>().is_ok());
+    assert!("a".repeat(NAME_BYTES_MAX + 1).parse::<Name>().is_err());
+}
+
+#[test]
+fn a_task_has_at_most_a_thousand_retries() {
+    let mut replicas = Replicas::default();
+    let definition = |limit| notation::workflow(&format!("a:retry={limit}")).expect("a workflow");
+    propose(&mut replicas, 0, put(definition(validate::RETRIES_MAX))).expect("as many as may be");
+    let limit = validate::RETRIES_MAX + 1;
+    let reason = validate::DefinitionError::TooManyRetries { id: notation::name("a"), limit };
+    let refused = propose(&mut replicas, 0, put(definition(limit)));
+    assert_eq!(refused, Err(Rejection::BadDefinition(reason)));
+}
+
+#[test]
+fn outputs_take_at_most_64_kib() {
+    for (bytes, end) in
+        [(OUTPUT_BYTES_MAX, TaskEnd::Succeeded), (OUTPUT_BYTES_MAX + 1, TaskEnd::Failed)]
+    {
+        let mut replicas = Replicas::default();
+        propose(&mut replicas, 0, register(1)).expect("a worker");
+        propose(&mut replicas, 0, start("a")).expect("a run");
+        let task = TaskId { run: RUN, index: 0 };
+        let (worker, epoch) = (WorkerId(2), Epoch(2));
+        let assign = AssignTask { task, worker, epoch, rendered: None };
+        propose(&mut replicas, 0, Command::AssignTask(assign)).expect("an assignment");
+        let frame = serde_json::json!({"n": ""}).to_string().len();
+        let outputs = Json::new(&serde_json::json!({"n": "x".repeat(bytes - frame)}));
+        assert_eq!(outputs.as_str().len(), bytes);
+        let (attempt, token) = (Attempt(1), FencingToken(3));
+        let outcome = Outcome::Succeeded { outputs: Some(outputs) };
+        let usage = Usage::default();
+        let report = ReportTask { task, attempt, token, worker, epoch, outcome, usage };
+        propose(&mut replicas, 0, Command::ReportTask(report)).expect("a report is taken");
+        let found = &replicas.state.task(task).expect("the run is live").status;
+        assert_eq!(*found, TaskStatus::Ended(end), "{bytes} bytes");
     }
 }
 

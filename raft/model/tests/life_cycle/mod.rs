@@ -44,8 +44,9 @@ fn plans() -> impl Strategy<Value = Vec<Plan>> {
 
 fn definition(plans: &[Plan]) -> Definition {
     let task = |(at, plan): (usize, &Plan)| {
-        let needs = plan.needs.iter().map(|&need| u32::try_from(need).unwrap()).collect();
-        let mut task = notation::task(&format!("t{at}"), needs).unwrap();
+        let needs =
+            plan.needs.iter().map(|&need| u32::try_from(need).expect("a handful")).collect();
+        let mut task = notation::task(&format!("t{at}"), needs).expect("a name");
         task.trigger_rule = match plan.rule {
             Rule::AllSuccess => TriggerRule::AllSuccess,
             Rule::AllDone => TriggerRule::AllDone,
@@ -150,7 +151,7 @@ impl<'p> Course<'p> {
         }
         let dispatch = self.running.swap_remove(choice % self.running.len());
         let tries = &self.plans[dispatch.task.position()].tries;
-        let at = usize::try_from(dispatch.attempt.0 - 1).unwrap();
+        let at = usize::try_from(dispatch.attempt.0 - 1).expect("a handful");
         let outcome = match tries.get(at) {
             Some(true) => Outcome::Succeeded { outputs: None },
             Some(false) | None => Outcome::Exited { code: 1 },
