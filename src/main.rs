@@ -10,6 +10,8 @@ mod link;
 mod protocol;
 mod seeds;
 mod server;
+#[cfg(test)]
+mod simulation;
 mod telemetry;
 mod worker;
 

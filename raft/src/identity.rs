@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::machine;
 use crate::storage::{Storage, never_again};
 use crate::wal::Owner;
 use crate::wal::disk::{Directory, Disk};
@@ -50,9 +51,7 @@ impl ClusterId {
     ///
     /// If that cannot be read.
     pub fn random() -> io::Result<Self> {
-        let mut bytes = [0; 16];
-        File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-        Ok(Self(u128::from_le_bytes(bytes)))
+        machine::secret().map(|bytes| Self(u128::from_le_bytes(bytes)))
     }
 }
 

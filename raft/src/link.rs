@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::ClusterId;
 use crate::codec::{self, FrameError, FrameReader, FrameWriter, Service};
@@ -48,9 +49,17 @@ struct Inner {
     tasks: [JoinHandle<()>; 2],
 }
 
-/// Who waits for which answer; `None` once the connection is broken.
+/// Who waits for which answer.
 #[derive(Debug)]
-struct Waiting(Mutex<Option<BTreeMap<u64, oneshot::Sender<Bytes>>>>);
+struct Waiting(Mutex<Questions>);
+
+#[derive(Debug)]
+struct Questions {
+    /// `None` once the connection is broken.
+    open: Option<BTreeMap<u64, oneshot::Sender<Bytes>>>,
+    /// When the first was asked since an answer came, whether anyone still waits for it or not.
+    unanswered_since: Option<Instant>,
+}
 
 impl Drop for Inner {
     fn drop(&mut self) {
@@ -69,7 +78,10 @@ impl Link {
         let connection = codec::connect(address, cluster, service, deadline).await?;
         let (reader, writer) = connection.split();
         let (frames, queued) = mpsc::channel(FRAMES_QUEUED_MAX);
-        let waiting = Arc::new(Waiting(Mutex::new(Some(BTreeMap::new()))));
+        let waiting = Arc::new(Waiting(Mutex::new(Questions {
+            open: Some(BTreeMap::new()),
+            unanswered_since: None,
+        })));
         let tasks = [
             tokio::spawn(hand_out(reader, Arc::clone(&waiting))),
             tokio::spawn(write_frames(writer, queued)),
@@ -79,7 +91,14 @@ impl Link {
 
     /// Whether it is of no further use.
     pub(crate) fn is_broken(&self) -> bool {
-        self.inner.frames.is_closed() || self.inner.waiting.lock().is_none()
+        self.inner.frames.is_closed() || self.inner.waiting.lock().open.is_none()
+    }
+
+    /// Whether what was asked has brought no answer for longer than `patience`. A peer that
+    /// vanished without a word leaves a connection that looks sound.
+    pub(crate) fn is_silent(&self, patience: Duration) -> bool {
+        let since = self.inner.waiting.lock().unanswered_since;
+        since.is_some_and(|since| since.elapsed() > patience)
     }
 
     /// Whether it is the same connection.
@@ -93,10 +112,14 @@ impl Link {
         let mut frame = Vec::new();
         codec::append_frame(&mut frame, &(number, question)).map_err(CallError::NotSent)?;
         let (tell, told) = oneshot::channel();
-        match self.inner.waiting.lock().as_mut() {
-            Some(waiting) => waiting.insert(number, tell),
-            None => return Err(CallError::NotSent(FrameError::Torn)),
-        };
+        {
+            let mut waiting = self.inner.waiting.lock();
+            let Some(open) = &mut waiting.open else {
+                return Err(CallError::NotSent(FrameError::Torn));
+            };
+            open.insert(number, tell);
+            waiting.unanswered_since.get_or_insert_with(Instant::now);
+        }
         let pending = Pending { number, told, waiting: Arc::clone(&self.inner.waiting) };
         match self.inner.frames.send(frame).await {
             Ok(()) => Ok(pending),
@@ -110,7 +133,7 @@ impl Link {
         question: &Q,
         deadline: Duration,
     ) -> Result<A, CallError> {
-        let asked = tokio::time::Instant::now();
+        let asked = Instant::now();
         let ask = tokio::time::timeout(deadline, self.ask(question));
         let pending = ask.await.map_err(|_| CallError::NotSent(FrameError::Late(deadline)))??;
         pending.answer(deadline.saturating_sub(asked.elapsed())).await
@@ -140,14 +163,14 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        if let Some(waiting) = self.waiting.lock().as_mut() {
-            waiting.remove(&self.number);
+        if let Some(open) = &mut self.waiting.lock().open {
+            open.remove(&self.number);
         }
     }
 }
 
 impl Waiting {
-    fn lock(&self) -> MutexGuard<'_, Option<BTreeMap<u64, oneshot::Sender<Bytes>>>> {
+    fn lock(&self) -> MutexGuard<'_, Questions> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -156,13 +179,17 @@ impl Waiting {
 async fn hand_out(mut reader: FrameReader<impl AsyncRead + Unpin>, waiting: Arc<Waiting>) {
     while let Ok(Some(payload)) = reader.next_payload().await {
         let Ok((number, rest)) = codec::decode_prefix::<u64>(&payload) else { break };
-        let tell = waiting.lock().as_mut().and_then(|waiting| waiting.remove(&number));
+        let tell = {
+            let mut waiting = waiting.lock();
+            waiting.unanswered_since = None;
+            waiting.open.as_mut().and_then(|open| open.remove(&number))
+        };
         if let Some(tell) = tell {
             // Whoever asked may be gone.
             let _ = tell.send(payload.slice_ref(rest));
         }
     }
-    *waiting.lock() = None;
+    waiting.lock().open = None;
 }
 
 /// Writes frames as they come, those that wait together at once.
@@ -178,5 +205,49 @@ pub(crate) async fn write_frames(
         if writer.send_frames(&frames).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::codec::Connection;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// A link, and its other end.
+    async fn opened() -> (Link, Connection<tokio::net::TcpStream>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let cluster = ClusterId(1);
+        let open = Link::open(&address, cluster, Service::Raft, SOON);
+        let accept = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            codec::accept(stream, cluster, SOON).await.unwrap().0
+        };
+        let (link, far) = tokio::join!(open, accept);
+        (link.unwrap(), far)
+    }
+
+    #[tokio::test]
+    async fn is_silent_once_questions_bring_no_answer_even_if_nobody_waits_for_one() {
+        let (link, mut far) = opened().await;
+        assert!(!link.is_silent(Duration::ZERO), "nothing was asked");
+        drop(link.ask(&"a heartbeat").await.unwrap());
+        let (number, _) = far.reader.next::<(u64, String)>().await.unwrap().unwrap();
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        assert!(link.is_silent(Duration::from_millis(1)));
+        assert!(!link.is_silent(SOON), "there is patience left");
+        assert!(!link.is_broken());
+
+        far.writer.send(&(number, "an answer")).await.unwrap();
+        let answered = async {
+            while link.is_silent(Duration::ZERO) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(SOON, answered).await.expect("a late answer is one");
     }
 }

@@ -6,8 +6,9 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -81,6 +82,20 @@ pub(crate) fn wall_clock() -> Duration {
 #[must_use]
 pub fn random() -> u64 {
     simulated().map_or_else(|| RandomState::new().hash_one(()), |machine| machine.random())
+}
+
+/// Bytes that nobody can guess.
+///
+/// # Errors
+///
+/// If the operating system has none.
+pub(crate) fn secret() -> io::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    match simulated() {
+        Some(machine) => bytes[..8].copy_from_slice(&machine.random().to_le_bytes()),
+        None => File::open("/dev/urandom")?.read_exact(&mut bytes)?,
+    }
+    Ok(bytes)
 }
 
 /// Connects to `host:port`, without delay for small messages.

@@ -21,7 +21,6 @@ use openraft::raft::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use crate::ClusterId;
 use crate::acknowledged::Acknowledged;
@@ -112,8 +111,6 @@ pub(crate) struct Peer {
     address: String,
     network: Network,
     link: Option<Link>,
-    /// When the link was opened, or last brought an answer.
-    heard: Instant,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -121,19 +118,18 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
     async fn new_client(&mut self, id: u64, node: &MemberNode) -> Peer {
         let address = node.address.clone();
-        Peer { id, address, network: self.clone(), link: None, heard: Instant::now() }
+        Peer { id, address, network: self.clone(), link: None }
     }
 }
 
 impl Peer {
     async fn link(&mut self) -> Result<Link, RPCError<TypeConfig>> {
-        if let Some(link) = self.link.as_ref().filter(|link| !link.is_broken()) {
+        if let Some(link) = self.link.as_ref().filter(|link| is_of_use(link)) {
             return Ok(link.clone());
         }
         let cluster = self.network.cluster;
         let link = Link::open(&self.address, cluster, Service::Raft, CONNECT_DEADLINE).await;
         let link = link.map_err(|error| unreachable(&error))?;
-        self.heard = Instant::now();
         Ok(self.link.insert(link).clone())
     }
 
@@ -144,12 +140,6 @@ impl Peer {
     ) -> Result<PeerTold, RPCError<TypeConfig>> {
         let link = self.link().await?;
         let told = link.call::<_, PeerTold>(ask, deadline).await;
-        if told.is_ok() {
-            self.heard = Instant::now();
-        } else if self.heard.elapsed() > SILENCE_MAX {
-            // A peer that vanished without a word leaves a connection that looks sound.
-            self.link = None;
-        }
         told.map_err(|error| unreachable(&error))
     }
 
@@ -297,6 +287,12 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         let PeerTold::TransferLeader(response) = told else { return Err(unexpected(&told)) };
         Ok(response)
     }
+}
+
+/// Whether a connection is to be kept. Asked before each use and not when an answer is missed:
+/// the library may be tired of waiting long before that.
+fn is_of_use(link: &Link) -> bool {
+    !link.is_broken() && !link.is_silent(SILENCE_MAX)
 }
 
 /// The answer to one request of a series.

@@ -23,6 +23,8 @@ mod lease;
 mod logs;
 mod outbox;
 mod session;
+#[cfg(test)]
+pub(crate) mod simulated;
 mod standing;
 mod status;
 mod sys;

@@ -1,0 +1,121 @@
+//! What must hold at every step, whatever goes wrong.
+
+use std::collections::BTreeMap;
+
+use quorate_model::State;
+use quorate_raft::Node;
+
+use super::cluster::Cluster;
+
+/// Ticks between two looks at what is dear to look at.
+const LOOK_EVERY: u64 = 10;
+
+/// What was seen so far.
+#[derive(Debug, Default)]
+pub(super) struct Invariants {
+    /// Who leads in each term.
+    leaders: BTreeMap<u64, u64>,
+    /// The hash of the state after each entry.
+    states: BTreeMap<u64, u64>,
+    /// What each run of a master has shown last: its term, and what is committed and applied.
+    seen: BTreeMap<u64, Seen>,
+    ticks: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    term: u64,
+    committed: u64,
+    applied: u64,
+}
+
+impl Invariants {
+    /// Looks at everything.
+    pub(super) fn check(&mut self, cluster: &Cluster) -> Result<(), String> {
+        self.ticks += 1;
+        let nodes = cluster.masters.nodes();
+        self.seen.retain(|id, _| nodes.values().any(|node| node.id() == *id));
+        for (name, node) in &nodes {
+            self.check_leader(name, node)?;
+            self.check_state(name, node, cluster)?;
+            if self.ticks.is_multiple_of(LOOK_EVERY) {
+                self.check_progress(name, node)?;
+            }
+        }
+        let furthest = nodes.values().max_by_key(|node| *node.applied().borrow());
+        if let Some(furthest) = furthest {
+            furthest.with_state(|state| check_processes(state, cluster))?;
+        }
+        let mut violations = cluster.processes.violations();
+        violations.extend(cluster.oracle.violations());
+        violations.extend(cluster.masters.violations());
+        violations.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Raft's election safety: a term has one leader.
+    fn check_leader(&mut self, name: &str, node: &Node) -> Result<(), String> {
+        let leadership = node.leadership();
+        let leadership = leadership.borrow();
+        let Some((leader, _)) = leadership.leader else { return Ok(()) };
+        let known = *self.leaders.entry(leadership.term).or_insert(leader);
+        if known != leader {
+            let term = leadership.term;
+            return Err(format!("term {term} has two leaders: {known}, and for {name} {leader}"));
+        }
+        Ok(())
+    }
+
+    /// Entries do not change, and the same entries make the same state.
+    fn check_state(&mut self, name: &str, node: &Node, cluster: &Cluster) -> Result<(), String> {
+        let applied = node.applied().borrow().0;
+        let seen = self.seen.entry(node.id()).or_default();
+        if applied == seen.applied {
+            return Ok(());
+        }
+        if applied < seen.applied {
+            return Err(format!("{name} goes back from entry {} to {applied}", seen.applied));
+        }
+        seen.applied = applied;
+        node.with_state(|state| {
+            let (at, hash) = (state.applied().0, state.hash());
+            let known = *self.states.entry(at).or_insert(hash);
+            if known != hash {
+                return Err(format!("{name} is in another state than others were at entry {at}"));
+            }
+            state.check().map_err(|broken| format!("{name} at entry {at}: {broken}"))?;
+            cluster.oracle.check(state).map_err(|broken| format!("{name} at entry {at}: {broken}"))
+        })
+    }
+
+    /// Terms and commits never go back while a node runs.
+    fn check_progress(&mut self, name: &str, node: &Node) -> Result<(), String> {
+        let status = node.status();
+        let seen = self.seen.entry(node.id()).or_default();
+        if status.term < seen.term || status.committed_index < seen.committed {
+            return Err(format!("{name} goes back from {seen:?} to {status:?}"));
+        }
+        (seen.term, seen.committed) = (status.term, status.committed_index);
+        Ok(())
+    }
+
+    /// How many terms had a leader.
+    pub(super) fn terms(&self) -> usize {
+        self.leaders.len()
+    }
+}
+
+/// What runs has a right to: its attempt is in flight, and nobody was told that it is over.
+fn check_processes(state: &State, cluster: &Cluster) -> Result<(), String> {
+    for (host, dispatch) in cluster.processes.alive() {
+        let flight = state.task(dispatch.task).ok().and_then(|task| task.flight());
+        let is_in_flight = flight.is_some_and(|flight| flight.token == dispatch.token);
+        // The token is the entry that assigned it.
+        if !is_in_flight && state.applied().0 >= dispatch.token.0 {
+            return Err(format!(
+                "{dispatch} still runs on {host}, but at entry {} it is over",
+                state.applied()
+            ));
+        }
+    }
+    Ok(())
+}
