@@ -190,12 +190,7 @@ impl Worker {
     async fn run(self) -> turmoil::Result {
         self.machines.enter(&self.name);
         let name = self.name.parse().expect("this is a name");
-        let profile = Profile {
-            name,
-            labels: BTreeMap::new(),
-            slots: self.slots,
-            containment: quorate_model::Containment::Pidns,
-        };
+        let profile = Profile { name, labels: BTreeMap::new(), slots: self.slots };
         let worker = Simulated::open(Setup {
             dir: PathBuf::from(&self.name),
             host: self.name.clone(),

@@ -27,7 +27,7 @@ pub(super) struct SimDisk(Arc<Mutex<Inner>>);
 struct Inner {
     dice: Dice,
     files: BTreeMap<String, Arc<Mutex<Bytes>>>,
-    /// What a power cut may undo, in order: files made (with nothing) and deleted.
+    /// What a power cut may undo, in order: names, and the file that had each before, if any.
     unsynced: Vec<(String, Option<Arc<Mutex<Bytes>>>)>,
     /// Added to every sync.
     slowness: Duration,
@@ -101,11 +101,12 @@ impl SimDisk {
         *fails_in = None;
         // File systems keep the order of names: what is lost is the last of them.
         let kept = dice.index(unsynced.len() + 1);
-        for (name, deleted) in unsynced.drain(..).skip(kept).rev() {
-            match deleted {
-                Some(bytes) => drop(files.insert(name, bytes)),
-                None => drop(files.remove(&name)),
-            }
+        for (name, before) in unsynced.drain(..).skip(kept).rev() {
+            let undone = match before {
+                Some(bytes) => files.insert(name, bytes),
+                None => files.remove(&name),
+            };
+            drop(undone);
         }
         for bytes in files.values() {
             bytes.lock().unwrap_or_else(PoisonError::into_inner).tear(dice);
@@ -172,6 +173,15 @@ impl Disk for SimDisk {
         Ok(self.open_file(bytes))
     }
 
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut inner = self.lock();
+        let bytes = inner.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        let replaced = inner.files.insert(to.to_owned(), Arc::clone(&bytes));
+        inner.unsynced.push((from.to_owned(), Some(bytes)));
+        inner.unsynced.push((to.to_owned(), replaced));
+        Ok(())
+    }
+
     fn delete(&self, name: &str) -> io::Result<()> {
         let mut inner = self.lock();
         let bytes = inner.files.remove(name).ok_or(io::ErrorKind::NotFound)?;
@@ -196,6 +206,10 @@ impl Disk for SimDisk {
 }
 
 impl DiskFile for SimFile {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.lock().now.len() as u64)
+    }
+
     fn read_all(&self) -> io::Result<Vec<u8>> {
         Ok(self.lock().now.clone())
     }

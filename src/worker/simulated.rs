@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_model::{Dispatch, Epoch, FencingToken, Outcome, StopReason, TaskId, Usage};
+use quorate_model::{
+    Containment, Dispatch, Epoch, FencingToken, Outcome, StopReason, TaskId, Usage,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -67,7 +69,7 @@ impl Simulated {
         let (outbox, journal) = Outbox::open(&dir)?;
         let (outbox, standing) = (Arc::new(outbox), Arc::<Standing>::default());
         let (wishes, wished) = mpsc::channel(WISHES_MAX);
-        let (_, ready) = watch::channel(true);
+        let (_, containment) = watch::channel(Some(Containment::Pidns));
         let (farewell, is_farewell) = watch::channel(false);
         let slots = profile.slots as usize;
         let session = Session {
@@ -78,7 +80,7 @@ impl Simulated {
             outbox: Arc::clone(&outbox),
             logs: Arc::new(Logs::new(dir)),
             wishes,
-            ready,
+            containment,
             farewell: is_farewell,
         };
         let agent = Agent {
@@ -140,7 +142,7 @@ impl Agent {
                         self.processes.kill(&self.host, Killed::LeaseOver, |_| true);
                     }
                     Some(Wish::Drain { done, .. }) => drop(done),
-                    None => return,
+                    Some(Wish::Detach) | None => return,
                 },
                 Some(Ok((dispatch, outcome))) = self.watched.join_next() => {
                     self.live.remove(&dispatch.task);
