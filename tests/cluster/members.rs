@@ -71,11 +71,7 @@ fn a_dead_node_is_replaced_by_a_fresh_one() {
     // In the place of the dead one, and at its address.
     let living = (0..3).find(|&node| node != dead).expect("two are left");
     let join = cluster.nodes[living].address().to_string();
-    let flags = &mut cluster.nodes[dead].setup.flags;
-    match flags.iter().position(|flag| flag == "--join") {
-        Some(at) => flags[at + 1] = join,
-        None => flags.extend(["--join".to_owned(), join]),
-    }
+    cluster.nodes[dead].setup.join(join);
     cluster.nodes[dead].restart();
     cluster.await_voters(3);
     let fresh = cluster.view(dead).and_then(|view| view["node"].as_u64()).expect("it has an id");

@@ -35,12 +35,15 @@ pub(crate) struct Options {
     pub(crate) workers: bool,
     /// The data folders of the nodes, where they are not in the test's own folder.
     pub(crate) homes: Vec<PathBuf>,
+    /// Variables of all processes; `{}` in a value stands for the name of the process.
+    pub(crate) env: Vec<(String, String)>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let (lease, election_timeout) = ("2s", "300ms");
-        Self { lease, election_timeout, slots: 8, workers: true, homes: Vec::new() }
+        let (homes, env) = (Vec::new(), Vec::new());
+        Self { lease, election_timeout, slots: 8, workers: true, homes, env }
     }
 }
 
@@ -70,6 +73,7 @@ pub(crate) struct Cluster {
     pub(crate) client: Client,
     /// The hosts, where each node has its own. Behind the processes, so that it goes after them.
     pub(crate) network: Option<Network>,
+    env: Vec<(String, String)>,
     folder: TempDir,
     _gate: Gate,
 }
@@ -93,8 +97,9 @@ impl Cluster {
         Self::start_nodes(Gate::one(), folder(), Some(network), count, options)
     }
 
+    /// Starts a node on each of the first `count` hosts of a network, if there is one.
     #[track_caller]
-    fn start_nodes(
+    pub(crate) fn start_nodes(
         gate: Gate,
         folder: TempDir,
         network: Option<Network>,
@@ -104,7 +109,9 @@ impl Cluster {
         let ledger = Ledger::create(&folder.path().join("proof"));
         let client = Client::new(Vec::new(), ledger.folder().to_owned());
         let (nodes, workers) = (Vec::new(), Vec::new());
-        let mut cluster = Self { nodes, workers, ledger, client, network, folder, _gate: gate };
+        let env = options.env.clone();
+        let mut cluster =
+            Self { nodes, workers, ledger, client, network, env, folder, _gate: gate };
         for position in 0..count {
             let setup = cluster.setup(position, options);
             let node = Process::start(setup);
@@ -142,7 +149,9 @@ impl Cluster {
             None => (None, own_address()),
         };
         let (home, listen) = (home.unwrap_or_else(|| folder.join("data")), (address, 0).into());
-        Setup { name, verb, folder, home, namespace, flags, listen }
+        let env = self.env.iter().map(|(key, value)| (key.clone(), value.replace("{}", &name)));
+        let env = env.collect();
+        Setup { name, verb, folder, home, namespace, flags, env, listen }
     }
 
     /// Starts a worker without a vote, on a host of its own if there are hosts.
@@ -177,12 +186,16 @@ impl Cluster {
     pub(crate) fn await_voters(&self, count: usize) {
         for position in self.serving() {
             until(SOON, &format!("node{position} sees {count} voters and a leader"), || {
-                let view = self.view(position)?;
-                let members = view["members"].as_array()?;
-                let voters = members.iter().filter(|member| member["voter"] == true).count();
-                (voters == count && view["leader"].is_u64()).then_some(())
+                self.sees_voters(position, count).then_some(())
             });
         }
+    }
+
+    /// Whether a node sees `count` voters and knows a leader.
+    pub(crate) fn sees_voters(&self, position: usize, count: usize) -> bool {
+        let Some(view) = self.view(position) else { return false };
+        let members = view["members"].as_array().into_iter().flatten();
+        members.filter(|member| member["voter"] == true).count() == count && view["leader"].is_u64()
     }
 
     /// The positions of the nodes that were started and are not frozen.

@@ -4,6 +4,8 @@
 //! durable lies in the image. A copy of the image is what a power cut would have left.
 
 use std::fs;
+use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -71,6 +73,49 @@ impl Disk {
         self.mount()
     }
 
+    /// Takes the disk away under whoever uses it: from here on everything that is written or
+    /// synced fails, and what was not synced is lost. [`replug`](Self::replug) brings it back.
+    ///
+    /// # Errors
+    ///
+    /// If the file system cannot do that.
+    pub(crate) fn pull(&self) -> io::Result<()> {
+        shut_down(&fs::File::open(&self.mount)?)
+    }
+
+    /// Mounts it anew, with what had been synced. Nothing may use it any more.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be mounted.
+    pub(crate) fn replug(&self) -> Result<(), String> {
+        run("umount", &[text(&self.mount)])?;
+        self.mount()
+    }
+
+    /// Fills it to the last byte, with a file that is to be removed.
+    ///
+    /// # Errors
+    ///
+    /// If anything but the lack of room ends that.
+    pub(crate) fn fill(&self) -> io::Result<PathBuf> {
+        let path = self.mount.join("ballast");
+        let mut file = fs::File::create(&path)?;
+        // Large pieces first: the last blocks are had by small ones.
+        for piece in [1 << 20, 4 << 10] {
+            let bytes = vec![1; piece];
+            loop {
+                match file.write_all(&bytes) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::StorageFull => break,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        file.sync_all()?;
+        Ok(path)
+    }
+
     fn mount(&self) -> Result<(), String> {
         run("mount", &["-o", "loop", text(&self.image), text(&self.mount)])
     }
@@ -80,6 +125,20 @@ impl Drop for Disk {
     fn drop(&mut self) {
         // Lazily: a process that is just being killed may still use it.
         drop(run("umount", &["-l", text(&self.mount)]));
+    }
+}
+
+/// `EXT4_IOC_SHUTDOWN`, and its flag for a journal that is not written out first.
+const SHUT_DOWN: libc::Ioctl = 0x8004_587d;
+const WITHOUT_JOURNAL: u32 = 2;
+
+#[expect(unsafe_code, reason = "only an ioctl takes a file system down")]
+fn shut_down(root: &fs::File) -> io::Result<()> {
+    let how = WITHOUT_JOURNAL;
+    // SAFETY: the folder is open, and the kernel reads the flag before the call returns.
+    match unsafe { libc::ioctl(root.as_raw_fd(), SHUT_DOWN, &raw const how) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -116,4 +175,36 @@ fn a_power_cut_keeps_what_was_synced_and_loses_what_was_not() {
     disk.restore(&frame).expect("nobody uses it");
     assert_eq!(fs::read_to_string(&synced).expect("what was synced is there"), "kept");
     assert_eq!(fs::read_to_string(&written).unwrap_or_default(), "");
+}
+
+#[test]
+fn a_disk_that_is_pulled_fails_every_sync_and_keeps_what_was_synced() {
+    let folder = super::cluster::folder();
+    let disk = match Disk::create(folder.path(), "disk") {
+        Ok(disk) => disk,
+        Err(reason) => return super::skip(&reason),
+    };
+    let path = disk.folder().join("synced");
+    let mut file = fs::File::create(&path).expect("a disk takes files");
+    file.write_all(b"kept").and_then(|()| file.sync_all()).expect("a disk can be synced");
+    fs::File::open(disk.folder()).and_then(|dir| dir.sync_all()).expect("so can its folder");
+    disk.pull().expect("ext4 can be taken down");
+    assert!(file.write_all(b"more").and_then(|()| file.sync_all()).is_err());
+    drop(file);
+    disk.replug().expect("nobody uses it");
+    assert_eq!(fs::read_to_string(&path).expect("it is there"), "kept");
+}
+
+#[test]
+fn a_disk_can_be_filled_and_emptied() {
+    let folder = super::cluster::folder();
+    let disk = match Disk::create(folder.path(), "disk") {
+        Ok(disk) => disk,
+        Err(reason) => return super::skip(&reason),
+    };
+    let ballast = disk.fill().expect("it ends full");
+    let full = fs::write(disk.folder().join("one"), "byte");
+    assert_eq!(full.expect_err("there is no room").kind(), io::ErrorKind::StorageFull);
+    fs::remove_file(ballast).expect("it is there");
+    fs::write(disk.folder().join("one"), "byte").expect("there is room");
 }

@@ -13,15 +13,19 @@ use crate::judge::{Line, Mark};
 /// for either would take milliseconds, and could be killed in between.
 const SCRIPT: &str = r#"
 exec {SILENCE}<>"$PROOF/silence"
+# Numbers of processes mean nothing outside of a namespace of them; a random one does.
+ME=$SRANDOM
 note() {
     printf '%s %s %s %s %s %s %s\n' "$1" "${EPOCHREALTIME/[.,]/}" "$QUORATE_RUN_ID" \
-        "$QUORATE_TASK" "$QUORATE_ATTEMPT" "$QUORATE_FENCING_TOKEN" "$$" >>"$PROOF/ledger"
+        "$QUORATE_TASK" "$QUORATE_ATTEMPT" "$QUORATE_FENCING_TOKEN" "$ME" >>"$PROOF/ledger"
 }
 nap() { read -r -t "$1" -u "$SILENCE" || :; }
 began() { note S; }
 ended() { note E; }
 # Beats for so many times 20 ms.
 work() { local beat; for ((beat = 0; beat < $1; beat++)); do nap 0.02; note B; done; }
+# Leaves something behind that has a session of its own, and beats as long as it is let.
+daemon() { setsid bash -c '. "$PROOF/ledger.sh"; while :; do nap 0.02; note D; done' & }
 # Beats until a file appears: the test decides when.
 work_until() { until [ -e "$PROOF/$1" ]; do nap 0.02; note B; done; }
 "#;
@@ -96,12 +100,13 @@ fn parse_line(line: &str) -> Option<Line> {
         "S" => Mark::Began,
         "B" => Mark::Beat,
         "E" => Mark::Ended,
+        "D" => Mark::Daemon,
         _ => return None,
     };
     let at_us = words.next()?.parse().ok()?;
     let (run, task) = (words.next()?.to_owned(), words.next()?.to_owned());
     let attempt = words.next()?.trim_start_matches('#').parse().ok()?;
     let token = words.next()?.trim_start_matches('t').parse().ok()?;
-    let pid = words.next()?.parse().ok()?;
-    words.next().is_none().then_some(Line { mark, at_us, run, task, attempt, token, pid })
+    let process = words.next()?.parse().ok()?;
+    words.next().is_none().then_some(Line { mark, at_us, run, task, attempt, token, process })
 }

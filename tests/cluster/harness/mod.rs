@@ -13,6 +13,8 @@ pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod record;
 pub(crate) mod seed;
+pub(crate) mod switch;
+mod tap;
 pub(crate) mod wait;
 
 pub(crate) use client::SOON;

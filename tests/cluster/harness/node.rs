@@ -10,7 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::http::{NoAnswer, Request, Response};
-use super::wait::within;
+use super::network::processes_in;
+use super::wait::{until, within};
 
 /// How long a node may take until it listens: joining waits for an election at worst.
 const START: Duration = Duration::from_secs(30);
@@ -48,8 +49,20 @@ pub(crate) struct Setup {
     pub(crate) namespace: Option<String>,
     /// Flags but for `--data` and `--listen`.
     pub(crate) flags: Vec<String>,
+    /// Variables on top of the test's own.
+    pub(crate) env: Vec<(String, String)>,
     /// Port 0 of it is replaced by the one that was given at the first start.
     pub(crate) listen: SocketAddr,
+}
+
+impl Setup {
+    /// Has it join the cluster of this node, should it start anew.
+    pub(crate) fn join(&mut self, node: String) {
+        match self.flags.iter().position(|flag| flag == "--join") {
+            Some(at) => self.flags[at + 1] = node,
+            None => self.flags.extend(["--join".to_owned(), node]),
+        }
+    }
 }
 
 /// A process that can be killed, frozen, and started again on what it left behind.
@@ -151,6 +164,14 @@ impl Process {
         let processes = self.child.as_ref().map(|child| descendants(child.id()));
         self.kill();
         kill_all(&processes.unwrap_or_default());
+        if let Some(namespace) = &self.setup.namespace {
+            // Whatever has left its family is still on its host.
+            until(STOP, "nothing runs on a host without power", || {
+                let left = processes_in(namespace);
+                kill_all(&left);
+                left.is_empty().then_some(())
+            });
+        }
     }
 
     /// Its process, while it runs.
@@ -161,8 +182,13 @@ impl Process {
     /// SIGTERM; waits until it has gone.
     #[track_caller]
     pub(crate) fn terminate(&mut self) -> ExitStatus {
+        self.try_terminate().expect("a node stops when it is asked to")
+    }
+
+    /// The same, if it will.
+    pub(crate) fn try_terminate(&mut self) -> Option<ExitStatus> {
         self.signal("TERM");
-        self.exited(STOP).expect("a node stops when it is asked to")
+        self.exited(STOP)
     }
 
     /// SIGSTOP: it goes on existing, and does nothing.
@@ -187,10 +213,8 @@ impl Process {
 
     #[track_caller]
     fn signal(&self, signal: &str) {
-        let pid = self.child.as_ref().expect("it runs").id().to_string();
-        // The shell's own `kill`: there need not be a program of that name.
-        let sent = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", signal, &pid]).status();
-        assert!(sent.is_ok_and(|status| status.success()), "{} can be signalled", self.setup.name);
+        let pid = self.child.as_ref().expect("it runs").id();
+        assert!(self::signal(signal, &[pid]), "{} can be signalled", self.setup.name);
     }
 
     /// The whole of its log.
@@ -243,6 +267,7 @@ fn command(setup: &Setup) -> Command {
     };
     command.arg("--data").arg(&setup.home).args(&setup.flags);
     command.env("QUORATE_LOG", level).env("NO_COLOR", "1");
+    command.envs(setup.env.iter().map(|(name, value)| (name, value)));
     command.current_dir(&setup.folder).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(open_log(&log_file(setup)));
     command
@@ -271,11 +296,19 @@ fn descendants(root: u32) -> Vec<u32> {
 
 /// SIGKILL for processes that may be gone already.
 pub(super) fn kill_all(processes: &[u32]) {
-    if !processes.is_empty() {
-        let pids = processes.iter().map(u32::to_string);
-        let script = ["-c", "kill -s KILL \"$@\" 2>/dev/null", "sh"].map(str::to_owned);
-        drop(Command::new("sh").args(script.into_iter().chain(pids)).status());
-    }
+    signal("KILL", processes);
+}
+
+/// Sends a signal to processes; whether all of them were there to get it.
+pub(crate) fn signal(signal: &str, processes: &[u32]) -> bool {
+    // The shell's own `kill`: there need not be a program of that name.
+    let script = ["-c", "kill -s \"$0\" \"$@\" 2>/dev/null", signal].map(str::to_owned);
+    let pids = processes.iter().map(u32::to_string);
+    processes.is_empty()
+        || Command::new("sh")
+            .args(script.into_iter().chain(pids))
+            .status()
+            .is_ok_and(|s| s.success())
 }
 
 /// The lines that a child prints. Read to the end, so that it never waits for a reader.

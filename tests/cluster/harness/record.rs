@@ -31,6 +31,7 @@ impl Cluster {
             digests: self.digests(),
             nodes: self.nodes.len(),
             processes_left,
+            wrongs: Vec::new(),
             coverage: Vec::new(),
         }
     }

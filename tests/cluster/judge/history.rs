@@ -18,8 +18,8 @@ pub(crate) struct Line {
     pub(crate) attempt: u32,
     /// The fencing token that the task was given.
     pub(crate) token: u64,
-    /// Who wrote it.
-    pub(crate) pid: u32,
+    /// Drawn by lot by the process that wrote it.
+    pub(crate) process: u32,
 }
 
 /// What a line says.
@@ -31,6 +31,8 @@ pub(crate) enum Mark {
     Beat,
     /// It has done its work, and is about to exit with 0.
     Ended,
+    /// A process that it left behind, in a session of its own, still runs.
+    Daemon,
 }
 
 /// A run, as the cluster has it in the end.
@@ -152,6 +154,8 @@ pub(crate) struct History {
     pub(crate) nodes: usize,
     /// Processes of tasks that are still there after every run has ended.
     pub(crate) processes_left: Vec<u32>,
+    /// What nodes did that they must not do under a fault, in words.
+    pub(crate) wrongs: Vec<String>,
     /// What must have happened.
     pub(crate) coverage: Vec<Coverage>,
 }

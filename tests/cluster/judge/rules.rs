@@ -18,6 +18,7 @@ pub(super) const ALL: &[Rule] = &[
     work_and_record_agree,
     replicas_agree,
     no_process_is_left,
+    nodes_behave_under_faults,
 ];
 
 /// The states of tasks and runs that never change again.
@@ -54,10 +55,12 @@ fn attempts_are_disjoint(history: &History) -> Vec<String> {
         for line in lines {
             let span = spans.entry(line.attempt).or_insert((line.at_us, line.at_us));
             *span = (span.0.min(line.at_us), span.1.max(line.at_us));
-            processes.entry(line.attempt).or_default().insert(line.pid);
+            if line.mark != Mark::Daemon {
+                processes.entry(line.attempt).or_default().insert(line.process);
+            }
         }
-        for (attempt, pids) in processes.iter().filter(|(_, pids)| pids.len() > 1) {
-            broken.push(format!("J1: {run} {task} #{attempt} ran as processes {pids:?}"));
+        for (attempt, several) in processes.iter().filter(|(_, several)| several.len() > 1) {
+            broken.push(format!("J1: {run} {task} #{attempt} ran as processes {several:?}"));
         }
         for ((earlier, first), (later, second)) in spans.iter().zip(spans.iter().skip(1)) {
             if first.1 >= second.0 {
@@ -187,7 +190,9 @@ fn runs_end_within_their_attempts(history: &History) -> Vec<String> {
             if !FINAL.contains(&task.state.as_str()) {
                 broken.push(format!("J5: {} {id} is still {}", run.id, task.state));
             }
-            let lost = task.attempts.iter().filter(|attempt| attempt.outcome == "lost").count();
+            // One that was stopped without having been told to was handed back.
+            let lost = |attempt: &&Attempt| matches!(attempt.outcome.as_str(), "lost" | "stopped");
+            let lost = task.attempts.iter().filter(lost).count();
             let allowed = 1 + task.retries as usize + lost;
             let of_task = lines.get(&(run.id.as_str(), id.as_str())).into_iter().flatten();
             let starts = of_task.filter(|line| line.mark == Mark::Began).count();
@@ -325,6 +330,11 @@ fn no_process_is_left(history: &History) -> Vec<String> {
         [] => Vec::new(),
         left => vec![format!("J12: processes {left:?} are still there")],
     }
+}
+
+/// Whatever was done to them, nodes stop when their disk fails, and else come back.
+fn nodes_behave_under_faults(history: &History) -> Vec<String> {
+    history.wrongs.clone()
 }
 
 /// J13: what is missing for the test to mean anything.

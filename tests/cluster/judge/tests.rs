@@ -50,6 +50,7 @@ fn good() -> History {
         digests: (1..=3).map(|node| digest(node, 40, "aa")).collect(),
         nodes: 3,
         processes_left: Vec::new(),
+        wrongs: Vec::new(),
         coverage: vec![Coverage { what: "leader changes".to_owned(), seen: 3, needed: 3 }],
     }
 }
@@ -63,7 +64,7 @@ fn attempt_lines(task: &str, attempt: u32, token: u64, at_us: u64, marks: &[Mark
         task: task.to_owned(),
         attempt,
         token,
-        pid: 100 + u32::try_from(token).expect("it is small"),
+        process: 100 + u32::try_from(token).expect("it is small"),
     };
     marks.iter().zip(times).map(line).collect()
 }
@@ -150,7 +151,7 @@ fn finds_a_beat_that_was_written_late() {
 
 #[test]
 fn finds_one_attempt_run_by_two_processes() {
-    broken("J1", |h| h.ledger[3].pid += 1);
+    broken("J1", |h| h.ledger[3].process += 1);
 }
 
 #[test]
@@ -372,6 +373,11 @@ fn finds_replicas_that_differ() {
 #[test]
 fn finds_a_process_that_is_left() {
     broken("J12", |h| h.processes_left.push(4_711));
+}
+
+#[test]
+fn finds_a_node_that_lives_on_after_its_disk_has_failed() {
+    broken("I16", |h| h.wrongs.push("I16: node1 lived on after a sync had failed".to_owned()));
 }
 
 #[test]
