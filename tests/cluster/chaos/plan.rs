@@ -306,9 +306,7 @@ impl Plan {
             | Fault::KillHost(_)
             | Fault::KillAll
             | Fault::PowerCut(_)
-            | Fault::PowerCutAll => {
-                self.span(20, 3_000)
-            }
+            | Fault::PowerCutAll => self.span(20, 3_000),
             Fault::Pause(..) => self.span(100, 30_000),
             Fault::Cut(..) => self.span(500, 8_000),
             Fault::Weather(_) | Fault::SlowSync(..) | Fault::CpuQuota(..) => {

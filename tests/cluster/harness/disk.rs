@@ -89,8 +89,9 @@ impl Disk {
     ///
     /// If it cannot be mounted.
     pub(crate) fn replug(&self) -> Result<(), String> {
-        run("umount", &[text(&self.mount)])?;
-        self.mount()
+        // A copy: whoever runs in a mount namespace of its own may hold on to the one that is
+        // gone, and the same image would come up in the same state.
+        self.restore(&self.freeze_frame()?)
     }
 
     /// Fills it to the last byte, with a file that is to be removed.
