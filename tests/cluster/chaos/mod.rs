@@ -2,6 +2,7 @@
 //!
 //! `scripts/chaos` runs the same for longer; the seed it prints repeats its choices.
 
+mod deed;
 mod nemesis;
 mod plan;
 mod shape;
@@ -23,7 +24,8 @@ use crate::harness::{Cluster, Gate, Options, compulsory, skip};
 use crate::judge::{Coverage, History, Mark, Verdict, judge};
 use crate::load::StopOnDrop;
 use crate::verdict::seen;
-use nemesis::{Deed, Nemesis, tally};
+use deed::{Deed, tally};
+use nemesis::Nemesis;
 use plan::{Kind, Plan};
 use tools::Clocks;
 use workload::{CLIENTS, watch, work};

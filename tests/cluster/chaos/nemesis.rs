@@ -3,13 +3,13 @@
 //! The nemesis knows no more than a person at the machines would: which processes it started,
 //! and what they say of themselves.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::plan::{Fault, Kind, Part, Planned, Round, Who};
+use super::deed::{Deed, Outcome};
+use super::plan::{Fault, Part, Round, Who};
 use super::tools::{Clocks, Quota, Tracer};
 use crate::harness::disk::Disk;
 use crate::harness::network::processes_in;
@@ -27,41 +27,6 @@ const STORAGE_FAILED: i32 = 10;
 
 /// How long a node whose disk has failed may live on.
 const FAIL_STOP: Duration = Duration::from_secs(5);
-
-/// What came of a fault.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// It was done, for certain.
-    Installed,
-    /// It was not done, for certain, and why.
-    Skipped(String),
-    /// It was tried; whether it bit is not known.
-    Indeterminate(String),
-}
-
-/// A fault as it was carried out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Deed {
-    /// Since the nemesis began.
-    pub(super) at: Duration,
-    pub(super) planned: Planned,
-    pub(super) outcome: Outcome,
-    /// Whether the node that led was hit.
-    pub(super) hit_leader: bool,
-}
-
-impl fmt::Display for Deed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Planned { fault, lasts } = self.planned;
-        let leader = if self.hit_leader { " (it led)" } else { "" };
-        write!(f, "{:>7.2} {fault} for {lasts:.1?}{leader}: ", self.at.as_secs_f64())?;
-        match &self.outcome {
-            Outcome::Installed => f.write_str("installed"),
-            Outcome::Skipped(why) => write!(f, "skipped: {why}"),
-            Outcome::Indeterminate(why) => write!(f, "indeterminate: {why}"),
-        }
-    }
-}
 
 /// How to end a fault.
 #[derive(Debug)]
@@ -582,18 +547,4 @@ fn number(count: usize) -> u8 {
 fn is_keeper(pid: u32) -> bool {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     line.split(|byte| *byte == 0).nth(1) == Some(b"keeper")
-}
-
-/// How many faults of each kind were installed, skipped and indeterminate.
-pub(super) fn tally(deeds: &[Deed]) -> BTreeMap<Kind, [usize; 3]> {
-    let mut tally: BTreeMap<Kind, [usize; 3]> = BTreeMap::new();
-    for deed in deeds {
-        let column = match deed.outcome {
-            Outcome::Installed => 0,
-            Outcome::Skipped(_) => 1,
-            Outcome::Indeterminate(_) => 2,
-        };
-        tally.entry(deed.planned.fault.kind()).or_default()[column] += 1;
-    }
-    tally
 }

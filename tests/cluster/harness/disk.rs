@@ -5,9 +5,10 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use super::sys;
 
 /// Room enough for a test; the image is sparse.
 const SIZE: &str = "200M";
@@ -80,7 +81,7 @@ impl Disk {
     ///
     /// If the file system cannot do that.
     pub(crate) fn pull(&self) -> io::Result<()> {
-        shut_down(&fs::File::open(&self.mount)?)
+        sys::shut_down(&fs::File::open(&self.mount)?)
     }
 
     /// Mounts it anew, with what had been synced. Nothing may use it any more.
@@ -126,20 +127,6 @@ impl Drop for Disk {
     fn drop(&mut self) {
         // Lazily: a process that is just being killed may still use it.
         drop(run("umount", &["-l", text(&self.mount)]));
-    }
-}
-
-/// `EXT4_IOC_SHUTDOWN`, and its flag for a journal that is not written out first.
-const SHUT_DOWN: libc::Ioctl = 0x8004_587d;
-const WITHOUT_JOURNAL: u32 = 2;
-
-#[expect(unsafe_code, reason = "only an ioctl takes a file system down")]
-fn shut_down(root: &fs::File) -> io::Result<()> {
-    let how = WITHOUT_JOURNAL;
-    // SAFETY: the folder is open, and the kernel reads the flag before the call returns.
-    match unsafe { libc::ioctl(root.as_raw_fd(), SHUT_DOWN, &raw const how) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
     }
 }
 

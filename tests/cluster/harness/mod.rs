@@ -14,7 +14,7 @@ pub(crate) mod node;
 pub(crate) mod record;
 pub(crate) mod seed;
 pub(crate) mod switch;
-mod tap;
+mod sys;
 pub(crate) mod wait;
 
 pub(crate) use client::SOON;

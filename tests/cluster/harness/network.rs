@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::seed::Seed;
 use super::switch::{Link, Switch, Traffic, mac};
-use super::tap;
+use super::sys;
 
 /// Addresses of one network: an eighth of what its process has.
 const ADDRESSES: u8 = 32;
@@ -54,7 +54,7 @@ impl Network {
     /// Makes a host with a card, or the test's own card.
     fn plug_in(&self, port: u8) -> Result<std::fs::File, String> {
         let name = self.card(port);
-        let card = tap::create(&name).map_err(|error| format!("/dev/net/tun: {error}"))?;
+        let card = sys::make_card(&name).map_err(|error| format!("/dev/net/tun: {error}"))?;
         ip(&format!("link set {name} address {}", mac(usize::from(port))))?;
         if port == self.tester() {
             ip(&format!("addr add {}/27 dev {name}", self.address(port)))?;
