@@ -154,7 +154,9 @@ impl Session {
 
     /// Gives the registration up, and waits until nothing runs.
     async fn lay_down(&self) -> Result<(), mpsc::error::SendError<Wish>> {
-        self.standing.revoke();
+        if let Err(error) = self.standing.revoke() {
+            tracing::debug!(%error, "the keeper does not hear that the registration is void");
+        }
         let (done, quiet) = oneshot::channel();
         self.wishes.send(Wish::Quiesce(done)).await?;
         // If the agent is gone, the next wish tells.
@@ -362,13 +364,17 @@ impl Session {
         to_leader: mpsc::Sender<FromWorker>,
         mut from_leader: mpsc::Receiver<ToWorker>,
     ) {
+        // Before it is said: whoever comes after this agent must not go on under it.
+        if let Err(error) = self.standing.revoke() {
+            tracing::warn!(%error, "the lease is not given back: the keeper does not hear");
+            return;
+        }
         let _ = to_leader.send(FromWorker::Release).await;
         drop(to_leader);
         let heard = async { while from_leader.recv().await.is_some() {} };
         if tokio::time::timeout(FAREWELL_MAX, heard).await.is_err() {
             tracing::debug!("the leader does not hang up after a release");
         }
-        self.standing.revoke();
     }
 }
 

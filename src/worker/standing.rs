@@ -1,5 +1,6 @@
 //! The registration of this worker, as session, agent and keeper share it.
 
+use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use quorate_model::Dispatch;
@@ -57,9 +58,16 @@ impl Standing {
         }
     }
 
-    /// Gives the registration up. The keeper is not told: what runs is killed by order.
-    pub(crate) fn revoke(&self) {
-        self.lock().lease = None;
+    /// Gives the registration up, for later agents too: the keeper knows of it before anybody
+    /// who is told after this.
+    ///
+    /// # Errors
+    ///
+    /// If the keeper cannot be told.
+    pub(crate) fn revoke(&self) -> io::Result<()> {
+        let mut inner = self.lock();
+        inner.lease = None;
+        inner.keeper.as_ref().map_or(Ok(()), |keeper| keeper.send(&Order::Revoke))
     }
 
     /// Whether an attempt may start now.

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::super::lease::BootNs;
 use super::super::sys::{self, Children, Poll, Reaped};
 use super::drain;
+use super::peer::is_passing;
 use super::wire::{Invocation, MESSAGE_BYTES_MAX, Status, decode, encode};
 
 /// What the keeper says to a cell.
@@ -97,7 +98,7 @@ impl Cell {
             Ok((0, _)) => return Err(Gone),
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) if is_passing(&error) => return Ok(()),
             Err(_) => return Err(Gone),
         };
         match decode(&buffer[..size]) {

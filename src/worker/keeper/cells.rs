@@ -11,6 +11,7 @@ use super::super::lease::BootNs;
 use super::super::sys::{self, FileLimit, Reaped};
 use super::cell::{FromCell, ToCell, children, usage};
 use super::containment::{Opened, Walls};
+use super::peer::is_passing;
 use super::survivors::{Ledger, Slot};
 use super::wire::{Cause, Exit, Invocation, Key, MESSAGE_BYTES_MAX, Spawn, Status, decode, encode};
 
@@ -191,7 +192,13 @@ impl Cells {
 
     /// Kills every task.
     pub(super) fn kill_all(&mut self) {
-        self.walls.tear_down();
+        if self.are_quiet() {
+            return;
+        }
+        if self.walls.tear_down() {
+            // The idle cells too: nothing must be started in them.
+            self.cells.values_mut().for_each(|cell| cell.socket = None);
+        }
         for (&pid, cell) in &mut self.cells {
             cell.kill(pid, Cause::LeaseOver);
         }
@@ -213,7 +220,7 @@ impl Cells {
             Ok((0, _)) => None,
             Ok((size, _)) => decode::<FromCell>(&self.buffer[..size]).ok(),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return None,
+            Err(error) if is_passing(&error) => return None,
             Err(_) => None,
         };
         let (status, usage) = match said {

@@ -157,11 +157,9 @@ impl Walls {
         self.cgroup.as_ref().map(|cgroup| cgroup.watcher)
     }
 
-    /// Kills every cell and all that is in them, by one word to the kernel where it can be.
-    pub(super) fn tear_down(&self) {
-        if let Some(cgroup) = &self.cgroup {
-            cgroup.kill();
-        }
+    /// Kills every cell and all that is in them by one word to the kernel, if that can be.
+    pub(super) fn tear_down(&self) -> bool {
+        self.cgroup.as_ref().is_some_and(Cgroup::kill)
     }
 }
 
@@ -196,10 +194,12 @@ impl Cgroup {
         fs::write(self.path.join("cgroup.procs"), "0")
     }
 
-    fn kill(&self) {
-        if let Err(error) = fs::write(self.path.join("cgroup.kill"), "1") {
+    fn kill(&self) -> bool {
+        let killed = fs::write(self.path.join("cgroup.kill"), "1");
+        if let Err(error) = &killed {
             tracing::error!(%error, "a control group cannot be killed");
         }
+        killed.is_ok()
     }
 }
 

@@ -211,7 +211,7 @@ impl Loop {
     fn welcome(&mut self, socket: OwnedFd) {
         let mut agent = Peer::new(socket);
         let containment = self.cells.containment();
-        let term = self.term.map(|(term, _)| term);
+        let term = self.term.filter(|(_, phase)| *phase != Phase::Over).map(|(term, _)| term);
         agent.tell(&Note::Welcome { version: wire::VERSION, containment, term }, &[]);
         for (key, held) in self.cells.held() {
             let (memo, exit) = (held.memo.clone(), held.exit);
@@ -245,6 +245,7 @@ impl Loop {
             Order::Start(spawn) => self.start(spawn, fds),
             Order::Stop { key, grace } => self.cells.stop(key, grace, sys::boottime()),
             Order::KillAll | Order::End => self.cells.kill_all(),
+            Order::Revoke => self.revoke(),
             Order::Forget(keys) => self.cells.forget(&keys),
         }
     }
@@ -261,6 +262,13 @@ impl Loop {
         self.term = Some((new, Phase::Holds));
         // Set before anything starts under it; the kernel does the rest.
         self.kill_timer.set(Some(new.deadline)).expect("a timer takes any instant");
+    }
+
+    fn revoke(&mut self) {
+        self.cells.kill_all();
+        if let Some((_, phase)) = &mut self.term {
+            *phase = Phase::Over;
+        }
     }
 
     fn start(&mut self, spawn: Spawn, pipes: Vec<OwnedFd>) {

@@ -16,6 +16,12 @@ pub(super) struct Peer {
     buffer: Vec<u8>,
 }
 
+/// Whether a socket has more to say behind this error. One whose other end died with notes that
+/// it had not read says so once, and only then gives what was said last.
+pub(super) fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionReset)
+}
+
 /// The agent is gone, or speaks in another tongue.
 #[derive(Debug)]
 pub(super) struct Gone;
@@ -58,7 +64,8 @@ impl Peer {
 
     /// What it says next, with the descriptors that come along; nothing if it says nothing.
     pub(super) fn next(&mut self) -> Result<Option<(Order, Vec<OwnedFd>)>, Gone> {
-        self.flush()?;
+        // Should it be gone, what it said last is still there to be heard.
+        let _ = self.flush();
         loop {
             match sys::receive(self.socket.as_fd(), &mut self.buffer) {
                 Ok((0, _)) => return Err(Gone),
@@ -70,7 +77,7 @@ impl Peer {
                     }
                 },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_passing(&error) => {}
                 Err(error) => {
                     tracing::debug!(%error, "the agent cannot be heard");
                     return Err(Gone);

@@ -44,6 +44,9 @@ pub(crate) enum Order {
     },
     /// Kill everything now.
     KillAll,
+    /// The registration is given up: nothing may run under it any more, nor may a later agent
+    /// take it over.
+    Revoke,
     /// These have ended, and their reports are safe: no later agent needs to hear of them.
     Forget(Vec<Key>),
     /// Kill everything and end.
@@ -102,7 +105,7 @@ pub(crate) enum Note {
         version: u32,
         /// How tasks are kept from outliving their lease.
         containment: Containment,
-        /// The lease, also one that is over.
+        /// The lease, unless it is over or was given up.
         term: Option<Term>,
     },
     /// A task that an earlier agent had started. The ends to read of its stdout and its stderr

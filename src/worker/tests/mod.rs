@@ -14,6 +14,7 @@ mod processes;
 #[test]
 fn keeper_process() {
     if let Some(dir) = fixture::argument_after("--dir") {
+        crate::telemetry::init("warn");
         let containment = fixture::argument_after("--containment").unwrap();
         super::keeper::run(dir.as_ref(), containment.parse().unwrap());
     }

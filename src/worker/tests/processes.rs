@@ -63,11 +63,12 @@ impl WorkerProcess {
         fs::write(dir.path().join("script"), script).unwrap();
         let program = this_program("worker::tests::worker_process");
         let mut command = Command::new(program.path);
-        command.args(program.arguments).arg("--worker").arg(dir.path()).stderr(Stdio::null());
+        command.args(program.arguments).arg("--worker").arg(dir.path());
         command.arg("--contain").arg(containment.text());
         let child = command.stdout(Stdio::null()).spawn().unwrap();
         let process = Self { dir, child, token };
-        until("its task runs", || process.sleepers().len() == count).await;
+        let what = format!("its task runs in {}", containment.text());
+        until(&what, || process.sleepers().len() == count).await;
         process
     }
 
@@ -273,7 +274,8 @@ async fn a_task_is_stopped_with_all_that_it_has_started() {
         let script = format!("trap '' TERM; {daemon}; sleep {token}");
         let at = dispatch(0, 1, 11);
         line.start(task(at, &script)).await;
-        until("it runs", || sleepers(&token).len() == 2).await;
+        let what = format!("it runs in {}", containment.text());
+        until(&what, || sleepers(&token).len() == 2).await;
         line.stop(at).await;
         assert_eq!(line.outcome().await, Outcome::Stopped, "{containment:?}");
         assert_eq!(sleepers(&token), [0; 0], "{containment:?}");
@@ -328,6 +330,30 @@ async fn a_keeper_starts_nothing_without_a_lease_that_holds() {
     spawn(&keeper, 6, 11).await;
     assert!(matches!(note(&mut keeper).await, Note::Exited(exit) if exit.key == Key(6)));
     keeper.end().await;
+}
+
+/// What is said to be given back is not taken up again by an agent that comes after a crash:
+/// the leader may have given it away by then.
+#[tokio::test]
+async fn a_later_agent_does_not_go_on_under_a_registration_that_was_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let keeper = start_keeper(&dir).await;
+    lend(&keeper, 10, sys::boottime().after(LONG)).await;
+    drop(keeper);
+    let mut next = Keeper::find_or_start(&keeper_program(), dir.path()).unwrap();
+    let Note::Welcome { term, .. } = note(&mut next).await else { panic!() };
+    assert_eq!(term.map(|term| term.epoch), Some(Epoch(10)));
+    next.send(&Order::Revoke, &[]).await.unwrap();
+    drop(next);
+    // By that one, or by the next: it is not needed any more, and may be about to end.
+    let (last, welcome) = loop {
+        let mut last = Keeper::find_or_start(&keeper_program(), dir.path()).unwrap();
+        if let Ok(Some((welcome, _))) = last.next().await {
+            break (last, welcome);
+        }
+    };
+    assert!(matches!(welcome, Note::Welcome { term: None, .. }), "{welcome:?}");
+    last.end().await;
 }
 
 /// Ten thousand tasks leave nothing behind: no process, no descriptor, no memory worth a word.
