@@ -276,12 +276,15 @@ impl From<Rejection> for Failure {
             Rejection::NoSuchVersion { .. } => (Code::NoSuchVersion, None),
             Rejection::VersionMismatch { .. } => (Code::VersionMismatch, None),
             Rejection::BadDefinition(_) | Rejection::BadSlots { .. } => (Code::Validation, None),
-            Rejection::ParamsTooLarge { .. } => (Code::BodyTooLarge, None),
+            Rejection::ParamsTooLarge { .. } | Rejection::OutputsTooLarge { .. } => {
+                (Code::BodyTooLarge, None)
+            }
             Rejection::RunExists { run } => (Code::RunExists, Some(run)),
             Rejection::NoSuchRun { run } => (Code::NoSuchRun, Some(run)),
             Rejection::RunEnded { run } => (Code::RunEnded, Some(run)),
             Rejection::NoSuchTask { task } => (Code::NoSuchTask, Some(task.run)),
             Rejection::NotReady { task, .. }
+            | Rejection::NotHeld { task, .. }
             | Rejection::StaleAttempt { task, .. }
             | Rejection::TokenNotNewer { task }
             | Rejection::LabelsDiffer { task, .. } => (Code::Conflict, Some(task.run)),

@@ -106,6 +106,8 @@ enum Verb {
     /// Stop runs
     #[command(visible_alias = "stop")]
     Cancel(run::CancelArgs),
+    /// Say what becomes of a task that is held: nobody knows how it ended
+    Decide(run::DecideArgs),
     /// Wait until runs have ended
     Wait(run::WaitArgs),
     /// Look at the cluster, change its members
@@ -145,6 +147,7 @@ fn dispatch(global: &Global, verb: Verb) -> anyhow::Result<Exit> {
         Verb::Describe(args) => block_on(describe::describe(global, args)),
         Verb::Logs(args) => block_on(logs::logs(global, args)),
         Verb::Cancel(args) => block_on(run::cancel(global, args)),
+        Verb::Decide(args) => block_on(run::decide(global, args)),
         Verb::Wait(args) => block_on(run::wait(global, args)),
         Verb::Cluster(verb) => block_on(cluster::cluster(global, verb)),
         Verb::Version(args) => block_on(about::version(global, args)),

@@ -16,6 +16,8 @@ pub(crate) struct TaskNow {
     pub(crate) id: String,
     /// Where it stands.
     pub(crate) state: TaskState,
+    /// It waits for a person.
+    pub(crate) held: bool,
     /// The latest try, from 1; 0 before the first.
     pub(crate) attempt: u32,
     /// Who has, or had, that try.
@@ -35,16 +37,23 @@ impl TaskNow {
         Self {
             id: task.id.to_string(),
             state: task.state,
+            held: task.held,
             attempt: task.attempts_begun,
             worker: latest.map(|attempt| name(attempt.worker)),
-            took_ms: if task.state.is_final() { task.duration_ms } else { running_ms },
-            note: task.note.clone().or_else(|| latest.and_then(why)),
+            took_ms: if task.ended_at.is_some() { task.duration_ms } else { running_ms },
+            note: task.note.clone().or_else(|| held(task)).or_else(|| latest.and_then(why)),
         }
+    }
+
+    /// Whether nothing follows.
+    pub(crate) fn is_over(&self) -> bool {
+        self.state.is_final() && !self.held
     }
 
     /// A mark that tells the state without its colour.
     pub(crate) fn mark(&self) -> char {
         match self.state {
+            _ if self.held => '?',
             TaskState::Succeeded => '✓',
             TaskState::Failed
             | TaskState::TimedOut
@@ -69,7 +78,7 @@ impl TaskNow {
             (Some(worker), _) if self.state == TaskState::Running => {
                 write_to(&mut sentence, format_args!(" on {worker}"));
             }
-            (_, Some(took_ms)) if self.state.is_final() => {
+            (_, Some(took_ms)) if self.is_over() => {
                 write_to(&mut sentence, format_args!(" {}", span::show(took_ms)));
             }
             _ => {}
@@ -85,11 +94,18 @@ fn write_to(text: &mut String, more: std::fmt::Arguments<'_>) {
     text.write_fmt(more).expect("a string takes all that is written");
 }
 
+/// What a task that is held waits for.
+pub(crate) fn held(task: &TaskView) -> Option<String> {
+    let what = task.waits_for.as_ref().filter(|_| task.held)?;
+    Some(format!("its outcome is unknown; waits for {what}"))
+}
+
 /// Why an attempt did not end well, for people.
 pub(crate) fn why(attempt: &AttemptView) -> Option<String> {
     let AttemptView { state, exit_code, signal, reason, .. } = attempt;
     match (state, exit_code, signal, reason) {
         (AttemptState::Lost, ..) => Some("its worker was lost".to_owned()),
+        (AttemptState::Returned, ..) => Some("its worker handed it back".to_owned()),
         (AttemptState::Failed, _, _, Some(reason)) => Some(reason.clone()),
         (AttemptState::Failed, Some(code), ..) => Some(format!("exit code {code}")),
         (AttemptState::Failed, _, Some(signal), _) => Some(format!("signal {signal}")),
@@ -142,7 +158,7 @@ impl Progress {
             |wanted: fn(&TaskNow) -> bool| self.tasks.values().filter(|task| wanted(task)).count();
         Counts {
             all: self.tasks.len(),
-            ended: count(|task| task.state.is_final()),
+            ended: count(TaskNow::is_over),
             running: self.running().count(),
             failed: count(|task| task.mark() == '✗'),
         }
@@ -155,7 +171,7 @@ impl Progress {
 }
 
 fn is_older(now: &TaskNow, before: &TaskNow) -> bool {
-    now.attempt < before.attempt || (before.state.is_final() && !now.state.is_final())
+    now.attempt < before.attempt || (before.is_over() && !now.is_over())
 }
 
 fn is_news(before: Option<&TaskNow>, now: &TaskNow) -> bool {
@@ -171,7 +187,8 @@ mod tests {
     use super::*;
 
     fn task(state: TaskState, attempt: u32) -> TaskNow {
-        TaskNow { id: "a".to_owned(), state, attempt, worker: None, took_ms: None, note: None }
+        let (id, held) = ("a".to_owned(), false);
+        TaskNow { id, state, held, attempt, worker: None, took_ms: None, note: None }
     }
 
     #[test]
@@ -211,6 +228,18 @@ mod tests {
         assert!(!progress.see(0, task(TaskState::Running, 1)));
         assert!(!progress.see(0, task(TaskState::Running, 2)));
         assert_eq!(progress.counts().ended, 1);
+    }
+
+    #[test]
+    fn what_is_held_is_not_over() {
+        let mut progress = Progress::default();
+        progress.see(0, task(TaskState::Running, 1));
+        let note = Some("waits for a person".to_owned());
+        let held = TaskNow { held: true, note, ..task(TaskState::Lost, 1) };
+        assert_eq!(held.sentence(), "lost: waits for a person");
+        assert!(progress.see(0, held));
+        assert_eq!(progress.counts(), Counts { all: 1, ended: 0, running: 0, failed: 0 });
+        assert!(progress.see(0, task(TaskState::Running, 2)));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use quorate_api::view::{
 };
 
 use super::output::{Cell, Item};
-use super::progress::why;
+use super::progress::{held, why};
 use super::span;
 
 impl Item for RunView {
@@ -53,7 +53,7 @@ impl Item for TaskView {
 
     fn cells(&self, now_ms: u64) -> Vec<Cell> {
         let latest = self.attempts.last();
-        let note = self.note.clone().or_else(|| latest.and_then(why));
+        let note = self.note.clone().or_else(|| held(self)).or_else(|| latest.and_then(why));
         let note = note.or_else(|| self.waits_for.as_ref().map(|what| format!("waits for {what}")));
         vec![
             self.id().into(),

@@ -1,14 +1,14 @@
-//! `submit`, `wait`, `cancel` and `describe`: the verbs of a run.
+//! `submit`, `wait`, `decide` and `cancel`: the verbs of a run.
 
 use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use quorate_api::client::{Client, Start, What};
+use quorate_api::client::{Client, Decided, Start, What};
 use quorate_api::spec;
 use quorate_api::view::{RunState, RunView, Started};
-use quorate_model::RunId;
 use quorate_model::workflow::Definition;
+use quorate_model::{RunId, Verdict};
 use serde_json::{Map, Value};
 
 use super::connect::{self, now_ms};
@@ -267,6 +267,65 @@ pub(super) async fn wait(global: &Global, args: WaitArgs) -> anyhow::Result<Exit
     out.flush()?;
     let exits = ended.iter().map(exit_of);
     Ok(exits.into_iter().find(|&exit| exit != Exit::Done).unwrap_or(Exit::Done))
+}
+
+/// What `quorate decide` is told.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct DecideArgs {
+    /// Id of a run, a unique part of it, or @last
+    run: String,
+    /// A task of it that is held
+    task: String,
+    /// What becomes of it
+    #[arg(value_enum)]
+    verdict: VerdictArg,
+    /// What you found, for those who look at the run later
+    #[arg(short = 'm', long, default_value = "", hide_default_value = true)]
+    comment: String,
+    /// With succeeded: an output that it would have given; repeat for more
+    #[arg(long = "output-value", value_name = "NAME=VALUE", value_parser = super::key_value)]
+    outputs: Vec<(String, String)>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum VerdictArg {
+    /// Try it again
+    Retry,
+    /// It did its work
+    Succeeded,
+    /// It did not do its work
+    Failed,
+}
+
+/// Says what becomes of a task whose worker was lost, so that nobody knows how it ended.
+///
+/// # Errors
+///
+/// If there is no such task, or it is not held.
+pub(super) async fn decide(global: &Global, args: DecideArgs) -> anyhow::Result<Exit> {
+    let verdict = match args.verdict {
+        VerdictArg::Retry => Verdict::Retry,
+        VerdictArg::Succeeded => Verdict::Succeeded,
+        VerdictArg::Failed => Verdict::Failed,
+    };
+    if verdict != Verdict::Succeeded && !args.outputs.is_empty() {
+        let failure = Failure::new(Exit::Usage, "only what succeeded has outputs");
+        return Err(failure.hint("leave --output-value out, or decide: succeeded").into());
+    }
+    let client = connect::client(global).await?;
+    let id = connect::find_run(&client, &args.run).await?;
+    let values = args.outputs.into_iter().map(|(name, value)| (name, Value::String(value)));
+    let outputs: Map<String, Value> = values.collect();
+    let outputs = (!outputs.is_empty()).then_some(outputs);
+    let by = std::env::var("USER").unwrap_or_default();
+    let decided = Decided { verdict, by, comment: args.comment, outputs };
+    let accepted = client.decide(id, &args.task, &decided).await?;
+    let mut out = stdout();
+    print_id(&mut out, &args.output, "run", &id, &accepted)?;
+    out.flush()?;
+    Ok(Exit::Done)
 }
 
 /// What `quorate cancel` is told.

@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 pub use error::Error;
-pub use run::{RunQuery, Start, What};
+pub use run::{Decided, RunQuery, Start, What};
 pub use stream::{LogQuery, Watch};
 
 use crate::page::{PAGE_LIMIT_MAX, Page};

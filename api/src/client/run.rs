@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
-use quorate_model::RunId;
+use quorate_model::{RunId, Verdict};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
@@ -66,6 +66,19 @@ pub enum What {
         /// What it is called if it does not say so itself.
         name: String,
     },
+}
+
+/// What is to become of a task that is held.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decided {
+    /// What.
+    pub verdict: Verdict,
+    /// Who decides.
+    pub by: String,
+    /// In their words; may be empty.
+    pub comment: String,
+    /// What the task would have put out; with [`Verdict::Succeeded`] only.
+    pub outputs: Option<Map<String, Value>>,
 }
 
 /// Which runs to list.
@@ -252,6 +265,31 @@ impl Client {
     /// See [`Error`].
     pub async fn task(&self, id: RunId, task: &str) -> Result<TaskView, Error> {
         self.view(self.read(path_of_task(id, task))).await
+    }
+
+    /// Decides what becomes of a task that is held.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`]; `conflict` if it is not held.
+    pub async fn decide(
+        &self,
+        id: RunId,
+        task: &str,
+        decided: &Decided,
+    ) -> Result<Accepted, Error> {
+        let Decided { verdict, by, comment, outputs } = decided;
+        let verb = match verdict {
+            Verdict::Retry => "retry",
+            Verdict::Succeeded => "mark-success",
+            Verdict::Failed => "mark-failed",
+        };
+        let mut body = json!({ "by": by, "comment": comment });
+        if let Some(outputs) = outputs {
+            body["outputs"] = Value::Object(outputs.clone());
+        }
+        let path = format!("{}/{verb}", path_of_task(id, task));
+        self.view(Ask::write(Method::POST, path).json(&body)).await
     }
 
     /// An attempt at a task.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use quorate_model::workflow::validate::{ENV_BYTES_MAX, RETRIES_MAX};
-use quorate_model::workflow::{Retry, TaskDefinition, TriggerRule};
+use quorate_model::workflow::{OnLost, Retry, TaskDefinition, TriggerRule};
 use quorate_model::{DurationMs, Json, Name};
 use serde_json::json;
 
@@ -39,6 +39,7 @@ const TASK: Schema = Schema {
         "shell",
         "env",
         "retry",
+        "on_lost",
         "timeout",
         "runs_on",
         "artifacts",
@@ -106,6 +107,7 @@ const RETRY: Schema = Schema {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Defaults {
     pub(super) retry: Retry,
+    pub(super) on_lost: OnLost,
     pub(super) timeout: Option<DurationMs>,
     pub(super) runs_on: BTreeMap<Name, String>,
     pub(super) shell: serde_json::Value,
@@ -236,6 +238,7 @@ pub(super) fn body<'n>(
         params: Json::new(&json!({"run": run, "shell": shell})),
         env: BTreeMap::new(),
         retry: fields.get("retry").map_or(defaults.retry, |item| retry(reader, item)),
+        on_lost: fields.get("on_lost").map_or(defaults.on_lost, |item| on_lost(reader, item)),
         timeout: None,
         runs_on: match fields.get("runs_on") {
             Some(item) => reader.labels(item),
@@ -279,24 +282,48 @@ fn trigger_rule<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>) -> TriggerRule 
         ("none_failed", TriggerRule::NoneFailed),
         ("always", TriggerRule::Always),
     ];
-    let Some(text) = reader.fixed(item) else { return TriggerRule::default() };
-    if let Some((_, rule)) = RULES.iter().find(|(name, _)| *name == text) {
-        return *rule;
-    }
-    if text == "none_failed_min_one_success" {
-        let message = format!("not supported yet: {text}");
+    if let Some("none_failed_min_one_success") = peek(item) {
+        let message = "not supported yet: none_failed_min_one_success".to_owned();
         reader.bad_value(item, Code::NotSupportedYet, message);
         return TriggerRule::default();
     }
-    let names = RULES.map(|(name, _)| name);
-    let help = match name::nearest(text, names) {
+    one_of(reader, item, &RULES, "trigger rule")
+}
+
+/// `on_lost: hold`.
+pub(super) fn on_lost<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>) -> OnLost {
+    const CHOICES: [(&str, OnLost); 3] =
+        [("retry", OnLost::Retry), ("fail", OnLost::Fail), ("hold", OnLost::Hold)];
+    one_of(reader, item, &CHOICES, "choice for `on_lost`")
+}
+
+fn peek<'n>(item: Item<'n, '_>) -> Option<&'n str> {
+    match &item.node.value {
+        Value::Scalar(scalar) => Some(scalar.text.as_ref()),
+        Value::List(_) | Value::Map(_) => None,
+    }
+}
+
+/// One of a few words; the default if it is none of them.
+fn one_of<'n, T: Copy + Default>(
+    reader: &mut Reader<'n>,
+    item: Item<'n, '_>,
+    known: &[(&str, T)],
+    what: &str,
+) -> T {
+    let Some(text) = reader.fixed(item) else { return T::default() };
+    if let Some((_, found)) = known.iter().find(|(name, _)| *name == text) {
+        return *found;
+    }
+    let names = || known.iter().map(|(name, _)| *name);
+    let help = match name::nearest(text, names()) {
         Some(near) => format!("did you mean `{near}`?"),
-        None => format!("known are {}", names.join(", ")),
+        None => format!("known are {}", names().collect::<Vec<_>>().join(", ")),
     };
-    let message = format!("{text:?} is no trigger rule");
+    let message = format!("{text:?} is no {what}");
     let place = item.node.place;
     reader.report.error_with_help(Code::BadValue, place, &item.path, message, help);
-    TriggerRule::default()
+    T::default()
 }
 
 /// `retry: 3`, or a mapping.

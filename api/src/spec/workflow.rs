@@ -20,7 +20,7 @@ const OUTPUTS_MAX: usize = 256;
 const ONLY_TASK: &str = "main";
 
 /// Keys of a task that may stand at the top of a file beside `run`.
-const ONLY_TASK_KEYS: [&str; 4] = ["shell", "retry", "runs_on", "artifacts"];
+const ONLY_TASK_KEYS: [&str; 5] = ["shell", "retry", "on_lost", "runs_on", "artifacts"];
 
 const FILE: Schema = Schema {
     what: "a workflow",
@@ -37,6 +37,7 @@ const FILE: Schema = Schema {
         "run",
         "shell",
         "retry",
+        "on_lost",
         "runs_on",
         "artifacts",
     ],
@@ -76,7 +77,7 @@ const FILE: Schema = Schema {
 
 const DEFAULTS: Schema = Schema {
     what: "`defaults`",
-    keys: &["retry", "timeout", "runs_on", "shell"],
+    keys: &["retry", "on_lost", "timeout", "runs_on", "shell"],
     spellings: &[("retries", "retry"), ("retry_policy", "retry"), ("runs-on", "runs_on")],
     later: &["trigger_rule", "pool", "priority", "resources"],
     hints: &[("env", "the `env` at the top of the file is for every task")],
@@ -144,6 +145,7 @@ fn defaults<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>) -> Defaults {
     };
     Defaults {
         retry: fields.get("retry").map(|item| task::retry(reader, item)).unwrap_or_default(),
+        on_lost: fields.get("on_lost").map(|item| task::on_lost(reader, item)).unwrap_or_default(),
         timeout: fields.get("timeout").and_then(|item| reader.timeout(item)),
         runs_on: fields.get("runs_on").map(|item| reader.labels(item)).unwrap_or_default(),
         shell: fields

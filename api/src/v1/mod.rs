@@ -2,6 +2,7 @@
 
 mod artifact;
 mod cluster;
+mod decision;
 mod document;
 mod event;
 mod file;
@@ -39,6 +40,9 @@ pub(crate) fn routes() -> Router<Arc<Edge>> {
         .route("/v1/runs/{run}/events", get(run::events))
         .route("/v1/runs/{run}/tasks", get(task::list))
         .route("/v1/runs/{run}/tasks/{task}", get(task::get))
+        .route("/v1/runs/{run}/tasks/{task}/retry", post(decision::retry))
+        .route("/v1/runs/{run}/tasks/{task}/mark-success", post(decision::mark_success))
+        .route("/v1/runs/{run}/tasks/{task}/mark-failed", post(decision::mark_failed))
         .route("/v1/runs/{run}/tasks/{task}/attempts/{attempt}", get(task::attempt))
         .route("/v1/runs/{run}/tasks/{task}/attempts/{attempt}/log", get(log::get))
         .route("/v1/runs/{run}/artifacts", get(artifact::list))

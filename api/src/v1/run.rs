@@ -58,7 +58,7 @@ pub(super) async fn cancel(At(run): At<RunId>, write: Write) -> Answered {
 }
 
 /// The log no longer knows a run that left the live state; it is not unknown for all that.
-fn of_finished(edge: &Edge, run: RunId, failure: Failure) -> Failure {
+pub(super) fn of_finished(edge: &Edge, run: RunId, failure: Failure) -> Failure {
     let is_finished =
         failure.code == Code::NoSuchRun && matches!(edge.backend.finished_run(run), Ok(Some(_)));
     if !is_finished {
@@ -87,10 +87,12 @@ pub(super) async fn events(At(id): At<RunId>, call: Call) -> Answered {
 type Place = (u64, Transition, u32, u32);
 
 /// Every transition, in order, to number them.
-const TRANSITIONS: [Transition; 6] = [
+const TRANSITIONS: [Transition; 8] = [
     Transition::RunCreated,
     Transition::AttemptAssigned,
     Transition::AttemptEnded,
+    Transition::TaskHeld,
+    Transition::TaskDecided,
     Transition::TaskEnded,
     Transition::TaskReady,
     Transition::RunEnded,

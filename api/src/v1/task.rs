@@ -113,6 +113,12 @@ pub(super) fn find_attempt(
     Ok((TaskId::new(run, position), Attempt(attempt)))
 }
 
+/// A task that must be there.
+pub(super) fn find(edge: &Edge, run: RunId, task: &str) -> Result<TaskId, Failure> {
+    let (_, (_, position)) = look(edge, run, task)?;
+    Ok(TaskId::new(run, position))
+}
+
 /// A task by its id. The position is within the tasks of the run.
 fn look(edge: &Edge, run: RunId, task: &str) -> Result<(LogIndex, (Retired, usize)), Failure> {
     let (index, found) = run::look(edge, run)?;

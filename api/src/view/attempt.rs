@@ -21,6 +21,8 @@ pub enum AttemptState {
     Failed,
     /// The worker stopped it as told.
     Stopped,
+    /// Its worker never began it, and handed it back.
+    Returned,
     /// Its worker was lost.
     Lost,
 }
@@ -34,6 +36,7 @@ impl AttemptState {
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Stopped => "stopped",
+            Self::Returned => "returned",
             Self::Lost => "lost",
         }
     }
@@ -67,6 +70,9 @@ pub struct AttemptView {
     /// The entry that recorded it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_index: Option<u64>,
+    /// Whether its worker said how it ended only after it had been taken for lost.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub late: bool,
     /// With what its process ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
@@ -98,6 +104,7 @@ impl AttemptView {
             assigned_at: Time(flight.assigned_at),
             ended_at: None,
             ended_index: None,
+            late: false,
             exit_code: None,
             signal: None,
             reason: None,
@@ -113,6 +120,7 @@ impl AttemptView {
             Outcome::Signalled { signal } => (AttemptState::Failed, None, Some(*signal), None),
             Outcome::Broken { reason } => (AttemptState::Failed, None, None, Some(reason.clone())),
             Outcome::Stopped => (AttemptState::Stopped, None, None, None),
+            Outcome::Returned => (AttemptState::Returned, None, None, None),
             Outcome::Lost => (AttemptState::Lost, None, None, None),
         };
         let usage = (record.usage != Usage::default()).then(|| UsageView::from(record.usage));
@@ -125,6 +133,7 @@ impl AttemptView {
             assigned_at: Time(record.assigned_at),
             ended_at: Some(Time(at)),
             ended_index: Some(index.0),
+            late: record.late,
             exit_code,
             signal,
             reason,

@@ -16,7 +16,7 @@ pub use attempt::{AttemptState, AttemptView, UsageView};
 pub use change::ChangeView;
 pub use cluster::{ClusterView, JoinedView, MemberView, VersionView};
 pub use run::{Accepted, RunState, RunStateError, RunView, Started, TaskCounts};
-pub use task::{ArtifactView, LogLine, LogStream, TaskState, TaskView};
+pub use task::{ArtifactView, DecisionView, LogLine, LogStream, TaskState, TaskView};
 pub use transition::{Transition, TransitionView};
 pub use worker::{WorkerState, WorkerView};
 pub use workflow::{

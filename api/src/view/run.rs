@@ -7,7 +7,7 @@ use std::str::FromStr;
 use quorate_model::plan::render_outputs;
 use quorate_model::workflow::Definition;
 use quorate_model::{
-    Name, Retired, Run, RunEnd, RunId, RunStatus, RunStop, Task, TaskEnd, Trigger,
+    Name, Retired, Run, RunEnd, RunId, RunStatus, RunStop, Task, TaskEnd, TaskStatus, Trigger,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -104,7 +104,7 @@ impl FromStr for RunState {
 /// How many tasks of a run stand where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-#[expect(missing_docs, reason = "each counts the state of its name")]
+#[expect(missing_docs, reason = "each but the last counts the state of its name")]
 pub struct TaskCounts {
     pub total: u32,
     pub waiting: u32,
@@ -118,6 +118,8 @@ pub struct TaskCounts {
     pub upstream_failed: u32,
     pub cancelled: u32,
     pub lost: u32,
+    /// Of the lost, those that wait for a person.
+    pub held: u32,
 }
 
 impl TaskCounts {
@@ -126,6 +128,7 @@ impl TaskCounts {
         for task in tasks {
             counts.total += 1;
             *counts.counter(TaskState::from(&task.status)) += 1;
+            counts.held += u32::from(task.status == TaskStatus::Held);
         }
         counts
     }
@@ -149,7 +152,7 @@ impl TaskCounts {
     /// Those of which nothing follows.
     #[must_use]
     pub fn ended(&self) -> u32 {
-        self.total - self.waiting - self.queued - self.running - self.retrying
+        self.total - self.waiting - self.queued - self.running - self.retrying - self.held
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
-use quorate_model::workflow::{Definition, TaskDefinition, TriggerRule};
-use quorate_model::{Json, Name, Retired, Run, Task, TaskEnd, TaskStatus, UnixMs, WorkerId};
+use quorate_model::workflow::{Definition, OnLost, TaskDefinition, TriggerRule};
+use quorate_model::{
+    Decision, Json, Name, Retired, Run, Task, TaskEnd, TaskStatus, UnixMs, Verdict, WorkerId,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -37,7 +39,7 @@ pub enum TaskState {
     UpstreamFailed,
     /// The run was cancelled, or ran out of time.
     Cancelled,
-    /// It lost its worker too often.
+    /// Its worker was lost, and nobody knows what came of it. Over, unless the task is held.
     Lost,
 }
 
@@ -60,7 +62,7 @@ impl TaskState {
         }
     }
 
-    /// Whether nothing follows.
+    /// Whether nothing follows, unless the task is held.
     #[must_use]
     pub fn is_final(self) -> bool {
         !matches!(self, Self::Waiting | Self::Queued | Self::Running | Self::Retrying)
@@ -74,6 +76,7 @@ impl From<&TaskStatus> for TaskState {
             TaskStatus::Ready => Self::Queued,
             TaskStatus::Running(_) => Self::Running,
             TaskStatus::Retrying { .. } => Self::Retrying,
+            TaskStatus::Held => Self::Lost,
             TaskStatus::Ended(end) => Self::from(*end),
         }
     }
@@ -114,6 +117,9 @@ pub struct TaskView {
     pub state: TaskState,
     /// Still running, but only until it is killed.
     pub stopping: bool,
+    /// Lost, and waits for a person to say what is to become of it.
+    #[serde(default)]
+    pub held: bool,
     /// What it waits for, while it does. For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
@@ -129,6 +135,12 @@ pub struct TaskView {
     pub losses: u32,
     /// Retries after the first try that its workflow grants.
     pub retries_max: u32,
+    /// What happens when its worker is lost: `retry`, `fail` or `hold`.
+    #[serde(default)]
+    pub on_lost: OnLost,
+    /// What a person decided when it was held, the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<DecisionView>,
     /// The worker that has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<WorkerId>,
@@ -176,6 +188,7 @@ impl TaskView {
             kind: said.kind.clone(),
             state: TaskState::from(&task.status),
             stopping: task.flight().is_some_and(|flight| flight.stop.is_some()),
+            held: task.status == TaskStatus::Held,
             waits_for: waits_for(run, definition, task, said),
             needs: said.needs.iter().filter_map(id).collect(),
             trigger_rule: said.trigger_rule,
@@ -183,6 +196,8 @@ impl TaskView {
             failures: task.failures,
             losses: task.losses,
             retries_max: said.retry.limit,
+            on_lost: said.on_lost,
+            decision: task.decision.as_ref().map(DecisionView::of),
             worker: task.flight().map(|flight| flight.worker),
             queued_at: task.ready.map(|mark| Time(mark.at)),
             started_at,
@@ -197,12 +212,35 @@ impl TaskView {
     }
 }
 
+/// What a person decided of a task that was held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionView {
+    /// What became of it.
+    pub verdict: Verdict,
+    /// Who, as they called themselves; nobody has to prove it yet.
+    pub by: String,
+    /// In their words.
+    pub comment: String,
+    /// When.
+    pub at: Time,
+    /// The entry.
+    pub index: u64,
+}
+
+impl DecisionView {
+    fn of(made: &Decision) -> Self {
+        let Decision { verdict, by, comment, mark } = made.clone();
+        Self { verdict, by, comment, at: Time(mark.at), index: mark.index.0 }
+    }
+}
+
 fn retry_at(status: &TaskStatus) -> Option<Time> {
     match status {
         TaskStatus::Retrying { at } => Some(Time(*at)),
         TaskStatus::Waiting(_)
         | TaskStatus::Ready
         | TaskStatus::Running(_)
+        | TaskStatus::Held
         | TaskStatus::Ended(_) => None,
     }
 }
@@ -221,6 +259,7 @@ fn waits_for(
             Some(format!("a free slot on a worker with {}", labels.collect::<Vec<_>>().join(", ")))
         }
         TaskStatus::Retrying { at } => Some(format!("its next try at {}", Time(*at))),
+        TaskStatus::Held => Some("a person to decide what becomes of it".to_owned()),
         TaskStatus::Running(_) | TaskStatus::Ended(_) => None,
     }
 }

@@ -18,6 +18,12 @@ pub enum Transition {
     /// The end of an attempt was recorded.
     #[serde(rename = "attempt.ended")]
     AttemptEnded,
+    /// A task is held: its worker was lost, and a person is to decide.
+    #[serde(rename = "task.held")]
+    TaskHeld,
+    /// A person decided what becomes of a task that was held.
+    #[serde(rename = "task.decided")]
+    TaskDecided,
     /// A task ended for good.
     #[serde(rename = "task.ended")]
     TaskEnded,
@@ -53,9 +59,15 @@ pub struct TransitionView {
     /// Its fencing token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<u64>,
-    /// What the attempt, the task or the run came to, where it ended.
+    /// What the attempt, the task or the run came to, where it ended, and what was decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
+    /// Who decided, as they called themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// What they said to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
 }
 
 /// Where a transition stands among those of its run. Unlike a count of those before, it stays
@@ -95,7 +107,15 @@ impl TransitionView {
             let state = Some(TaskState::from(&task.status).to_string());
             Self { state, ..Self::new(mark, Transition::TaskEnded) }
         });
-        ready.into_iter().chain(records).chain(in_flight).chain(ended)
+        let held = task.held.map(|mark| Self::new(mark, Transition::TaskHeld));
+        let decided = task.decision.as_ref().map(|made| Self {
+            state: Some(made.verdict.to_string()),
+            by: Some(made.by.clone()),
+            comment: Some(made.comment.clone()),
+            ..Self::new(made.mark, Transition::TaskDecided)
+        });
+        let all = ready.into_iter().chain(records).chain(in_flight);
+        all.chain(held).chain(decided).chain(ended)
     }
 
     fn of_record(record: &AttemptRecord) -> [Self; 2] {
@@ -134,6 +154,8 @@ impl TransitionView {
             worker: None,
             token: None,
             state: None,
+            by: None,
+            comment: None,
         }
     }
 

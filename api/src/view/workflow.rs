@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use quorate_model::workflow::{
-    Definition, Param, ParamKind, Retry, TaskDefinition, TriggerRule, Version,
+    Definition, OnLost, Param, ParamKind, Retry, TaskDefinition, TriggerRule, Version,
 };
 use quorate_model::{Json, Name};
 use serde::{Deserialize, Serialize};
@@ -153,6 +153,9 @@ pub struct TaskDefinitionView {
     pub env: BTreeMap<String, String>,
     /// What happens after a failure.
     pub retry: RetryView,
+    /// What happens when its worker is lost: `retry`, `fail` or `hold`.
+    #[serde(default)]
+    pub on_lost: OnLost,
     /// How long one attempt may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<String>,
@@ -178,6 +181,7 @@ impl TaskDefinitionView {
             trigger_rule: task.trigger_rule,
             env: task.env.clone(),
             retry: task.retry.into(),
+            on_lost: task.on_lost,
             timeout,
             timeout_ms,
             runs_on: task.runs_on.clone(),

@@ -108,6 +108,83 @@ async fn tells_what_happened_in_the_order_of_the_log() {
     assert_eq!(events[4]["attempt"], 2);
 }
 
+/// A task that must not begin twice by itself.
+const HELD: &str = "{name: held, tasks: [{id: only, run: pay, on_lost: hold}]}";
+
+#[tokio::test]
+async fn a_held_task_waits_for_a_person_and_says_so() {
+    let site = Site::new();
+    let run = site.start(HELD).await;
+    let path = format!("/v1/runs/{run}/tasks/only");
+    site.post(&format!("{path}/retry"), &json!({})).await.refused(409, "conflict");
+    let (worker, task) = (site.bare.worker(), TaskId::new(run, 0));
+    let tried = site.bare.assign(worker, task);
+    site.bare.report(worker, task, tried, Outcome::Lost);
+
+    let view = site.get(&path).await.is(200);
+    assert_eq!((&view["state"], &view["held"]), (&json!("lost"), &json!(true)));
+    assert_eq!((&view["on_lost"], &view["ended_at"]), (&json!("hold"), &Value::Null));
+    assert_eq!(view["waits_for"], "a person to decide what becomes of it");
+    let counts = &site.get(&format!("/v1/runs/{run}")).await.is(200)["tasks"];
+    assert_eq!((&counts["lost"], &counts["held"]), (&json!(1), &json!(1)));
+
+    let why = json!({ "by": "ann", "comment": "not in the books" });
+    assert_eq!(site.post(&format!("{path}/retry"), &why).await.is(200)["id"], json!(run));
+    let view = site.get(&path).await.is(200);
+    assert_eq!((&view["state"], &view["held"]), (&json!("queued"), &json!(false)));
+    let decision = &view["decision"];
+    assert_eq!((&decision["verdict"], &decision["by"]), (&json!("retry"), &json!("ann")));
+    let events = site.get(&format!("/v1/runs/{run}/events")).await.is(200);
+    let events = events["items"].as_array().unwrap();
+    let find = |name: &str| events.iter().find(|event| event["event"] == name).unwrap();
+    assert_eq!(find("task.held")["index"], find("attempt.ended")["index"]);
+    assert_eq!(find("task.decided")["comment"], "not in the books");
+}
+
+#[tokio::test]
+async fn a_held_task_is_declared_what_it_came_to() {
+    let site = Site::new();
+    let worker = site.bare.worker();
+    for (verb, body, state) in [
+        ("mark-success", json!({ "outputs": { "paid": 7 } }), "succeeded"),
+        ("mark-failed", json!({ "by": "ann" }), "failed"),
+    ] {
+        let run = site.start(HELD).await;
+        let task = TaskId::new(run, 0);
+        let tried = site.bare.assign(worker, task);
+        site.bare.report(worker, task, tried, Outcome::Lost);
+        let path = format!("/v1/runs/{run}/tasks/only");
+        let unknown = json!({ "verdict": "retry" });
+        site.post(&format!("{path}/{verb}"), &unknown).await.refused(400, "unknown-field");
+        let long = json!({ "comment": "x".repeat(1_025) });
+        site.post(&format!("{path}/{verb}"), &long).await.refused(422, "validation");
+        site.post(&format!("{path}/{verb}"), &body).await.is(200);
+        let view = site.get(&path).await.is(200);
+        assert_eq!(view["state"], state);
+        assert_eq!(view["outputs"], body["outputs"]);
+        assert_eq!(site.get(&format!("/v1/runs/{run}")).await.is(200)["state"], state);
+        site.post(&format!("{path}/{verb}"), &body).await.refused(409, "conflict");
+        site.bare.pass(DAY);
+        site.post(&format!("{path}/{verb}"), &body).await.refused(409, "run-ended");
+        site.post(&format!("/v1/runs/{run}/tasks/none/{verb}"), &body)
+            .await
+            .refused(404, "no-such-task");
+    }
+}
+
+#[tokio::test]
+async fn the_late_word_of_a_worker_is_marked() {
+    let site = Site::new();
+    let run = site.start(HELD).await;
+    let (worker, task) = (site.bare.worker(), TaskId::new(run, 0));
+    let tried = site.bare.assign(worker, task);
+    site.bare.report(worker, task, tried, Outcome::Lost);
+    site.bare.report(worker, task, tried, Outcome::Succeeded { outputs: None });
+    let view = site.get(&format!("/v1/runs/{run}/tasks/only")).await.is(200);
+    assert_eq!((&view["state"], &view["held"]), (&json!("succeeded"), &json!(false)));
+    assert_eq!(view["attempts"][0]["late"], true);
+}
+
 #[tokio::test]
 async fn starts_what_comes_along_as_yaml_or_json() {
     let site = Site::new();

@@ -6,7 +6,7 @@ use crate::state::State;
 use crate::workflow::DefinitionId;
 use crate::{
     Attempt, AttemptRecord, Flight, Outcome, Run, RunId, RunStatus, Tally, Task, TaskEnd, TaskId,
-    TaskStatus, Timer, UnixMs, settle,
+    TaskStatus, Timer, UnixMs, Verdict, settle,
 };
 
 impl State {
@@ -138,6 +138,7 @@ impl State {
                     && self.is_timed(id, flight)
             }
             TaskStatus::Retrying { at } => !stopping && self.has_timer(*at, Timer::Retry(id)),
+            TaskStatus::Held => !stopping && task.held.is_some() && is_unknown(task),
             TaskStatus::Ended(_) => task.ended.is_some(),
         };
         ensure(waits, || format!("{id} is {} and nothing will change that", task.status))?;
@@ -168,8 +169,15 @@ fn retries_at(task: &Task) -> Option<UnixMs> {
         TaskStatus::Waiting(_)
         | TaskStatus::Ready
         | TaskStatus::Running(_)
+        | TaskStatus::Held
         | TaskStatus::Ended(_) => None,
     }
+}
+
+/// Whether nobody knows how the last attempt ended.
+fn is_unknown(task: &Task) -> bool {
+    let last = task.attempts.last().map(|past| &past.outcome);
+    matches!(last, Some(Outcome::Lost | Outcome::Stopped))
 }
 
 /// A task is tried once at a time, under tokens that rise, until it has succeeded once.
@@ -178,7 +186,10 @@ fn check_attempts(id: TaskId, task: &Task) -> Result<(), String> {
     ensure(succeeded || task.outputs.is_none(), || format!("{id} has outputs unearned"))?;
     let is_success = |past: &AttemptRecord| matches!(past.outcome, Outcome::Succeeded { .. });
     let successes = task.attempts.iter().filter(|past| is_success(past)).count();
-    ensure(successes == usize::from(succeeded), || format!("{id} succeeded {successes} times"))?;
+    let declared = task.decision.as_ref().is_some_and(|made| made.verdict == Verdict::Succeeded);
+    ensure(successes == usize::from(succeeded && !declared), || {
+        format!("{id} succeeded {successes} times")
+    })?;
     let kept = task.attempts.len() + usize::from(task.flight().is_some());
     let begun = task.attempts_begun.0 as usize;
     ensure(kept <= begun, || format!("{id} has {kept} attempts on record of {begun}"))?;

@@ -27,7 +27,7 @@ pub use keys::{IdempotencyKey, KEY_BYTES_MAX};
 pub use run::{Run, RunEnd, RunStatus, RunStop, Trigger};
 pub use state::{Answer, Applied, Entry, Request, Retired, State, Timer};
 pub use task::{
-    ATTEMPTS_KEPT_MAX, AttemptRecord, Flight, LOSSES_MAX, Mark, OUTPUT_BYTES_MAX, Outcome,
-    Rendered, StopReason, Tally, Task, TaskEnd, TaskStatus, Usage,
+    ATTEMPTS_KEPT_MAX, AttemptRecord, Decision, Flight, LOSSES_MAX, Mark, OUTPUT_BYTES_MAX,
+    Outcome, Rendered, StopReason, Tally, Task, TaskEnd, TaskStatus, Usage, Verdict,
 };
 pub use worker::{Containment, LeaseEnd, Registration, Worker, WorkerStatus};

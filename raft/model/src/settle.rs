@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::state::{Output, State, Timer};
-use crate::workflow::{TaskDefinition, TriggerRule};
+use crate::workflow::{OnLost, TaskDefinition, TriggerRule};
 use crate::{
     AttemptRecord, Dispatch, Effect, Event, Flight, LOSSES_MAX, Outcome, RunEnd, RunId, RunStatus,
     RunStop, StopReason, Tally, TaskEnd, TaskId, TaskStatus, Usage, WorkerId,
@@ -17,7 +17,7 @@ use crate::{
 
 /// What a trigger rule says of the predecessors so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum Judgement {
     Wait,
     Ready,
     Never(TaskEnd),
@@ -25,46 +25,46 @@ enum Verdict {
 
 /// Judges a task by its rule. The result does not depend on the order in which the
 /// predecessors ended: what is decided early holds however the rest ends.
-fn judge(rule: TriggerRule, tally: Tally, needs: u32) -> Verdict {
+fn judge(rule: TriggerRule, tally: Tally, needs: u32) -> Judgement {
     let any_failed = tally.failed > 0;
     let early = match rule {
-        TriggerRule::Always => Some(Verdict::Ready),
+        TriggerRule::Always => Some(Judgement::Ready),
         TriggerRule::AllSuccess | TriggerRule::NoneFailed if any_failed => {
-            Some(Verdict::Never(TaskEnd::UpstreamFailed))
+            Some(Judgement::Never(TaskEnd::UpstreamFailed))
         }
-        TriggerRule::OneSuccess if tally.succeeded > 0 => Some(Verdict::Ready),
-        TriggerRule::OneFailed if any_failed => Some(Verdict::Ready),
+        TriggerRule::OneSuccess if tally.succeeded > 0 => Some(Judgement::Ready),
+        TriggerRule::OneFailed if any_failed => Some(Judgement::Ready),
         TriggerRule::AllSuccess
         | TriggerRule::AllDone
         | TriggerRule::OneSuccess
         | TriggerRule::OneFailed
         | TriggerRule::NoneFailed => None,
     };
-    let late = || if tally.ended() < needs { Verdict::Wait } else { judge_late(rule, tally) };
+    let late = || if tally.ended() < needs { Judgement::Wait } else { judge_late(rule, tally) };
     early.unwrap_or_else(late)
 }
 
 /// Judges a task whose predecessors have all ended, and did not decide it before.
-fn judge_late(rule: TriggerRule, tally: Tally) -> Verdict {
+fn judge_late(rule: TriggerRule, tally: Tally) -> Judgement {
     match rule {
         // Without predecessors there is nothing to ask for: such a task just starts.
-        TriggerRule::OneSuccess | TriggerRule::OneFailed if tally.ended() == 0 => Verdict::Ready,
-        TriggerRule::OneSuccess if tally.failed > 0 => Verdict::Never(TaskEnd::UpstreamFailed),
-        TriggerRule::OneSuccess | TriggerRule::OneFailed => Verdict::Never(TaskEnd::Skipped),
-        TriggerRule::AllSuccess if tally.skipped > 0 => Verdict::Never(TaskEnd::Skipped),
+        TriggerRule::OneSuccess | TriggerRule::OneFailed if tally.ended() == 0 => Judgement::Ready,
+        TriggerRule::OneSuccess if tally.failed > 0 => Judgement::Never(TaskEnd::UpstreamFailed),
+        TriggerRule::OneSuccess | TriggerRule::OneFailed => Judgement::Never(TaskEnd::Skipped),
+        TriggerRule::AllSuccess if tally.skipped > 0 => Judgement::Never(TaskEnd::Skipped),
         TriggerRule::AllSuccess
         | TriggerRule::AllDone
         | TriggerRule::NoneFailed
-        | TriggerRule::Always => Verdict::Ready,
+        | TriggerRule::Always => Judgement::Ready,
     }
 }
 
 /// Whether its predecessors so far decide what becomes of a task.
 pub(crate) fn is_decided(task: &TaskDefinition, tally: Tally) -> bool {
-    judge_task(task, tally) != Verdict::Wait
+    judge_task(task, tally) != Judgement::Wait
 }
 
-fn judge_task(task: &TaskDefinition, tally: Tally) -> Verdict {
+fn judge_task(task: &TaskDefinition, tally: Tally) -> Judgement {
     judge(task.trigger_rule, tally, u32::try_from(task.needs.len()).unwrap_or(u32::MAX))
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn open(state: &mut State, output: &mut Output, run: RunId) {
     let Some(definition) = state.runs.get(&run).map(|found| found.definition) else { return };
     let definition = Arc::clone(state.definition(definition));
     for (position, task) in definition.tasks.iter().enumerate() {
-        if judge_task(task, Tally::default()) == Verdict::Ready {
+        if judge_task(task, Tally::default()) == Judgement::Ready {
             make_ready(state, output, TaskId::new(run, position));
         }
     }
@@ -106,9 +106,9 @@ pub(crate) fn end_task(state: &mut State, output: &mut Output, task: TaskId, end
             let TaskStatus::Waiting(tally) = &mut state.task_mut(after).status else { continue };
             tally.count(end);
             match judge_task(task, *tally) {
-                Verdict::Wait => {}
-                Verdict::Ready => make_ready(state, output, after),
-                Verdict::Never(end) => {
+                Judgement::Wait => {}
+                Judgement::Ready => make_ready(state, output, after),
+                Judgement::Never(end) => {
                     // Here and not when its turn comes: a second predecessor in the queue
                     // would find it waiting still, and end it for its successors again.
                     mark_ended(state, output, after, end);
@@ -184,7 +184,7 @@ fn stop_task(state: &mut State, output: &mut Output, task: TaskId) {
         }
         TaskStatus::Ready => state.unmark_ready(task),
         &mut TaskStatus::Retrying { at } => state.unset_timer(at, Timer::Retry(task)),
-        TaskStatus::Waiting(_) | TaskStatus::Ended(_) => {}
+        TaskStatus::Waiting(_) | TaskStatus::Held | TaskStatus::Ended(_) => {}
     }
     mark_ended(state, output, task, TaskEnd::Cancelled);
 }
@@ -206,8 +206,9 @@ pub(crate) fn end_attempt(
     usage: Usage,
 ) {
     let Some(flight) = land(state, task) else { return };
-    let ended = state.mark();
-    let fate = fate(&outcome, flight.stop);
+    let on_lost = state.task_definition(task).map(|found| found.on_lost).unwrap_or_default();
+    let fate = fate(&outcome, flight.stop, on_lost);
+    let (ended, late) = (state.mark(), false);
     let Flight { attempt, worker, token, assigned_at, .. } = flight;
     let found = state.task_mut(task);
     if let Outcome::Succeeded { outputs } = &mut outcome {
@@ -218,13 +219,45 @@ pub(crate) fn end_attempt(
     }
     #[rustfmt::skip]
     found.attempts.push(AttemptRecord {
-        attempt, worker, token, assigned_at, ended, outcome, usage,
+        attempt, worker, token, assigned_at, ended, outcome, late, usage,
     });
     match fate {
         Fate::End(end) => end_task(state, output, task, end),
         Fate::Failure(end) => fail(state, output, task, end),
-        Fate::Loss => lose(state, output, task),
+        Fate::Loss(on_lost) => lose(state, output, task, on_lost),
+        Fate::Return => make_ready(state, output, task),
     }
+}
+
+/// Takes in how the last attempt of a task that is held did end after all. `false` if that
+/// says no more than was known.
+pub(crate) fn end_late(
+    state: &mut State,
+    output: &mut Output,
+    task: TaskId,
+    mut outcome: Outcome,
+    usage: Usage,
+) -> bool {
+    let end = match outcome {
+        Outcome::Succeeded { .. } => TaskEnd::Succeeded,
+        Outcome::Exited { .. } | Outcome::Signalled { .. } | Outcome::Broken { .. } => {
+            TaskEnd::Failed
+        }
+        Outcome::Stopped | Outcome::Returned | Outcome::Lost => return false,
+    };
+    let ended = state.mark();
+    let found = state.task_mut(task);
+    let Some(record) = found.attempts.last_mut() else { return false };
+    if let Outcome::Succeeded { outputs } = &mut outcome {
+        found.outputs = outputs.take();
+    }
+    *record = AttemptRecord { ended, outcome, late: true, usage, ..record.clone() };
+    if end == TaskEnd::Succeeded {
+        end_task(state, output, task, end);
+    } else {
+        fail(state, output, task, end);
+    }
+    true
 }
 
 /// Takes the attempt of a task that is in flight off its worker and off the clock.
@@ -248,19 +281,26 @@ fn land(state: &mut State, task: TaskId) -> Option<Flight> {
 enum Fate {
     End(TaskEnd),
     Failure(TaskEnd),
-    Loss,
+    Loss(OnLost),
+    Return,
 }
 
-fn fate(outcome: &Outcome, stop: Option<StopReason>) -> Fate {
+fn fate(outcome: &Outcome, stop: Option<StopReason>, on_lost: OnLost) -> Fate {
     match (outcome, stop) {
         // Done is done, even if the order to stop was already on its way.
         (Outcome::Succeeded { .. }, _) => Fate::End(TaskEnd::Succeeded),
         (_, Some(StopReason::Cancelled)) => Fate::End(TaskEnd::Cancelled),
+        // Not its fault, however long its worker took to say so.
+        (Outcome::Returned, Some(StopReason::TimedOut) | None) => Fate::Return,
+        // The order may have come when it had done its work: that is not known either.
+        (Outcome::Lost, Some(StopReason::TimedOut)) if on_lost != OnLost::Retry => {
+            Fate::Loss(on_lost)
+        }
         (_, Some(StopReason::TimedOut)) => Fate::Failure(TaskEnd::TimedOut),
         (Outcome::Exited { .. } | Outcome::Signalled { .. } | Outcome::Broken { .. }, None) => {
             Fate::Failure(TaskEnd::Failed)
         }
-        (Outcome::Stopped | Outcome::Lost, None) => Fate::Loss,
+        (Outcome::Stopped | Outcome::Lost, None) => Fate::Loss(on_lost),
     }
 }
 
@@ -285,13 +325,20 @@ fn fail(state: &mut State, output: &mut Output, task: TaskId, end: TaskEnd) {
     output.events.push(Event::Task(task));
 }
 
-fn lose(state: &mut State, output: &mut Output, task: TaskId) {
+fn lose(state: &mut State, output: &mut Output, task: TaskId, on_lost: OnLost) {
+    let held = state.mark();
     let found = state.task_mut(task);
     found.losses = found.losses.saturating_add(1);
-    if found.losses >= LOSSES_MAX {
-        end_task(state, output, task, TaskEnd::Lost);
-    } else {
-        make_ready(state, output, task);
+    let is_last = found.losses >= LOSSES_MAX;
+    match on_lost {
+        OnLost::Retry if is_last => end_task(state, output, task, TaskEnd::Lost),
+        OnLost::Retry => make_ready(state, output, task),
+        OnLost::Fail => end_task(state, output, task, TaskEnd::Lost),
+        OnLost::Hold => {
+            found.status = TaskStatus::Held;
+            found.held = Some(held);
+            output.events.push(Event::Task(task));
+        }
     }
 }
 
@@ -312,16 +359,16 @@ mod tests {
 
     /// What a rule makes of four predecessors that end one after another; it is asked after
     /// each, and its first answer counts.
-    fn decided(rule: TriggerRule, ends: &[TaskEnd]) -> Verdict {
+    fn decided(rule: TriggerRule, ends: &[TaskEnd]) -> Judgement {
         let mut tally = Tally::default();
         for &end in ends {
             tally.count(end);
             let verdict = judge(rule, tally, 4);
-            if verdict != Verdict::Wait {
+            if verdict != Judgement::Wait {
                 return verdict;
             }
         }
-        Verdict::Wait
+        Judgement::Wait
     }
 
     #[test]
@@ -333,7 +380,7 @@ mod tests {
                 sorted.sort_unstable();
                 let verdict = decided(rule, &ends);
                 assert_eq!(verdict, decided(rule, &sorted), "{rule:?} of {ends:?}");
-                assert_ne!(verdict, Verdict::Wait, "{rule:?} of {ends:?} is never decided");
+                assert_ne!(verdict, Judgement::Wait, "{rule:?} of {ends:?} is never decided");
             }
         }
     }
@@ -341,7 +388,7 @@ mod tests {
     #[test]
     fn every_rule_starts_a_task_that_needs_nothing() {
         for rule in RULES {
-            assert_eq!(judge(rule, Tally::default(), 0), Verdict::Ready, "{rule:?}");
+            assert_eq!(judge(rule, Tally::default(), 0), Judgement::Ready, "{rule:?}");
         }
     }
 }

@@ -32,6 +32,10 @@ pub struct Task {
     pub failures: u32,
     /// Tries whose worker was lost; not counted against the retry limit.
     pub losses: u32,
+    /// When it was last held, and by which entry.
+    pub held: Option<Mark>,
+    /// What a person decided of it when it was held, the last time.
+    pub decision: Option<Decision>,
     /// Why it could not be started, if that is how it failed. For people.
     pub note: Option<String>,
     /// What the successful attempt put out: a JSON object.
@@ -50,6 +54,8 @@ impl Task {
             attempts_begun: Attempt(0),
             failures: 0,
             losses: 0,
+            held: None,
+            decision: None,
             note: None,
             outputs: None,
         }
@@ -63,6 +69,7 @@ impl Task {
             TaskStatus::Waiting(_)
             | TaskStatus::Ready
             | TaskStatus::Retrying { .. }
+            | TaskStatus::Held
             | TaskStatus::Ended(_) => None,
         }
     }
@@ -75,7 +82,8 @@ impl Task {
             TaskStatus::Waiting(_)
             | TaskStatus::Ready
             | TaskStatus::Running(_)
-            | TaskStatus::Retrying { .. } => None,
+            | TaskStatus::Retrying { .. }
+            | TaskStatus::Held => None,
         }
     }
 }
@@ -93,12 +101,15 @@ pub struct Mark {
 ///
 /// ```text
 /// Waiting ──rule met──► Ready ──assign──► Running ──succeeded──► Ended(Succeeded)
-///    │                  ▲   ▲                │
-///    │                  │   └─ worker lost ──┤
-///    │                  └─ timer ─ Retrying ◄┼─ failed, retries left
-///    └─ rule cannot be met ─► Ended(Skipped  └─ failed, none left ──► Ended(Failed | TimedOut | Lost)
-///                             | UpstreamFailed)    cancel, from anywhere ──► Ended(Cancelled)
+///    │                 ▲ ▲ ▲                │
+///    │                 │ │ └─ worker lost, ─┤
+///    │                 │ │    or handed back│
+///    │                 │ └─ timer ─ Retrying┼─ failed, retries left
+///    │                 └─ a person ─── Held ┼─ worker lost, to be held ──► a person: Ended(Succeeded | Failed)
+///    └─ rule cannot be met ─► Ended(Skipped └─ failed, none left ──► Ended(Failed | TimedOut | Lost)
+///                             | UpstreamFailed)   cancel, from anywhere ──► Ended(Cancelled)
 /// ```
+/// What is held ends, too, with the word of the worker itself, should that come late.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum TaskStatus {
     /// Some predecessors have not ended.
@@ -112,8 +123,36 @@ pub enum TaskStatus {
         /// When.
         at: UnixMs,
     },
+    /// Nobody knows how its last attempt ended, and it is not to be tried again on a guess:
+    /// it waits for a person.
+    Held,
     /// Over. Final.
     Ended(TaskEnd),
+}
+
+/// What a person said of a task that was held.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Decision {
+    /// What became of it.
+    pub verdict: Verdict,
+    /// Who, as they called themselves; may be empty.
+    pub by: String,
+    /// In their words; may be empty.
+    pub comment: String,
+    /// When, and by which entry.
+    pub mark: Mark,
+}
+
+/// What may become of a task that is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It is tried again.
+    Retry,
+    /// It did its work.
+    Succeeded,
+    /// It did not do its work. It is not tried again.
+    Failed,
 }
 
 /// How a task ended.
@@ -132,7 +171,7 @@ pub enum TaskEnd {
     UpstreamFailed,
     /// The run was cancelled, or ran out of time.
     Cancelled,
-    /// Its worker was lost [`LOSSES_MAX`] times.
+    /// Its worker was lost: once where that is to fail it, else [`LOSSES_MAX`] times.
     Lost,
 }
 
@@ -239,6 +278,8 @@ pub struct AttemptRecord {
     pub ended: Mark,
     /// How it ended.
     pub outcome: Outcome,
+    /// Whether the worker said so only after the attempt had been taken for lost.
+    pub late: bool,
     /// What it used, where the worker could say.
     pub usage: Usage,
 }
@@ -269,6 +310,8 @@ pub enum Outcome {
     },
     /// The worker stopped it as told, or never began it.
     Stopped,
+    /// The worker never began it and takes nothing more: it hands it back.
+    Returned,
     /// Its worker was lost, or restarted without it.
     Lost,
 }
@@ -297,8 +340,19 @@ impl fmt::Display for TaskStatus {
             Self::Ready => f.write_str("ready"),
             Self::Running(flight) => write!(f, "running {} on {}", flight.attempt, flight.worker),
             Self::Retrying { at } => write!(f, "retrying at {at}"),
+            Self::Held => f.write_str("held"),
             Self::Ended(end) => end.fmt(f),
         }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Retry => "retry",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+        })
     }
 }
 

@@ -298,7 +298,11 @@ fn record(
                 }
             }
             Transition::TaskEnded => record.ended_index = Some(transition.index),
-            Transition::RunCreated | Transition::TaskReady | Transition::RunEnded => {}
+            Transition::RunCreated
+            | Transition::TaskHeld
+            | Transition::TaskDecided
+            | Transition::TaskReady
+            | Transition::RunEnded => {}
         }
     }
     record

@@ -3,6 +3,7 @@
 mod advance_clock;
 mod assign_task;
 mod cancel_run;
+mod decide_task;
 mod delete_workflow;
 mod end_lease;
 mod fail_task;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use advance_clock::{AdvanceClock, TIMERS_PER_ENTRY_MAX};
 pub use assign_task::AssignTask;
 pub use cancel_run::CancelRun;
+pub use decide_task::DecideTask;
 pub use delete_workflow::DeleteWorkflow;
 pub use end_lease::EndLease;
 pub use fail_task::FailTask;
@@ -60,6 +62,8 @@ pub enum Command {
     PruneHistory(PruneHistory),
     /// See [`MintNodeId`].
     MintNodeId(MintNodeId),
+    /// See [`DecideTask`].
+    DecideTask(DecideTask),
 }
 
 /// The longest reason that is kept, in bytes; what is beyond is cut off. It is for people,
@@ -87,6 +91,7 @@ impl Command {
             Self::AdvanceClock(c) => c.apply(state, output),
             Self::PruneHistory(c) => c.apply(output),
             Self::MintNodeId(c) => c.apply(state),
+            Self::DecideTask(c) => c.apply(state, output),
         }
     }
 }
@@ -210,6 +215,22 @@ pub enum Rejection {
         attempt: Attempt,
         /// The latest there has been.
         current: Attempt,
+    },
+    /// The task does not wait for a person.
+    #[error("task {task} is {status}, not held")]
+    NotHeld {
+        /// As named by the command.
+        task: TaskId,
+        /// Its status.
+        status: String,
+    },
+    /// The outputs take more room than there is.
+    #[error("the outputs take {bytes} bytes; {bytes_max} is the most")]
+    OutputsTooLarge {
+        /// How many there are.
+        bytes: u64,
+        /// How many there may be.
+        bytes_max: u64,
     },
     /// The task was assigned by this very entry before.
     #[error("task {task} already has the token of this entry")]

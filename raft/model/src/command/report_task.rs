@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::{Rejection, Reply, cut};
 use crate::state::{Output, State};
 use crate::{
-    Attempt, Epoch, FencingToken, OUTPUT_BYTES_MAX, Outcome, TaskId, Usage, WorkerId, settle,
+    Attempt, Epoch, FencingToken, OUTPUT_BYTES_MAX, Outcome, TaskId, TaskStatus, Usage, WorkerId,
+    settle,
 };
 
 /// Records how an attempt ended. Proposed for the worker that ran it.
@@ -13,11 +14,15 @@ use crate::{
 /// A report of any attempt but the one in flight is refused, so a worker that
 /// lost its lease cannot finish the task twice. A refusal is as final an answer as
 /// acceptance: the worker need not report again.
+///
+/// One exception: while a task is held because nobody knows how its last attempt ended, the
+/// word of the worker that had it is the best there is, however late. There is no other
+/// attempt, and none begins by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportTask {
     /// The task that was tried.
     pub task: TaskId,
-    /// Must be the one in flight.
+    /// Must be the one in flight, or the last of a task that is held.
     pub attempt: Attempt,
     /// Must be the one it was started with.
     pub token: FencingToken,
@@ -40,12 +45,18 @@ impl ReportTask {
             (flight.attempt, flight.token, flight.worker, flight.epoch)
                 == (attempt, token, worker, epoch)
         });
-        if !is_current {
-            return Err(Rejection::StaleAttempt { task, attempt, current });
+        if is_current {
+            settle::end_attempt(state, output, task, bounded(outcome), usage);
+            return Ok(Reply::Done);
         }
-
-        settle::end_attempt(state, output, task, bounded(outcome), usage);
-        Ok(Reply::Done)
+        let is_awaited = found.status == TaskStatus::Held
+            && found.attempts.last().is_some_and(|last| {
+                (last.attempt, last.token, last.worker) == (attempt, token, worker)
+            });
+        if is_awaited && settle::end_late(state, output, task, bounded(outcome), usage) {
+            return Ok(Reply::Done);
+        }
+        Err(Rejection::StaleAttempt { task, attempt, current })
     }
 }
 
@@ -65,6 +76,7 @@ fn bounded(outcome: Outcome) -> Outcome {
         | Outcome::Exited { .. }
         | Outcome::Signalled { .. }
         | Outcome::Stopped
+        | Outcome::Returned
         | Outcome::Lost => outcome,
     }
 }

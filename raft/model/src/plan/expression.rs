@@ -12,7 +12,7 @@ use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use serde_json::Value;
 
 use crate::workflow::Definition;
-use crate::{Json, Rendered, Run, RunId, State, TaskId, TaskStatus};
+use crate::{Json, Rendered, Run, RunId, State, TaskEnd, TaskId, TaskStatus};
 
 /// What one template may cost: instructions, and 64 bytes handled for each. A loop over a few
 /// thousand items fits; text that doubles itself until the leader is out of memory does not.
@@ -269,6 +269,8 @@ fn word(status: &TaskStatus) -> String {
     match status {
         TaskStatus::Running(_) => "running".to_owned(),
         TaskStatus::Retrying { .. } => "retrying".to_owned(),
+        // As everywhere outside: what is held is lost for the time being.
+        TaskStatus::Held => TaskEnd::Lost.to_string(),
         TaskStatus::Waiting(_) | TaskStatus::Ready | TaskStatus::Ended(_) => status.to_string(),
     }
 }

@@ -78,7 +78,7 @@ impl Graph {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workflow::{Retry, TriggerRule};
+    use crate::workflow::{OnLost, Retry, TriggerRule};
     use crate::{Json, Name};
 
     fn tasks(needs: &[&[u32]]) -> Vec<TaskDefinition> {
@@ -91,6 +91,7 @@ mod tests {
             params: Json::new(&serde_json::Value::Null),
             env: [].into(),
             retry: Retry::default(),
+            on_lost: OnLost::default(),
             timeout: None,
             runs_on: [].into(),
             artifacts: Vec::new(),

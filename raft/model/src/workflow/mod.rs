@@ -142,6 +142,8 @@ pub struct TaskDefinition {
     pub env: BTreeMap<String, String>,
     /// What happens after a failure.
     pub retry: Retry,
+    /// What happens when nobody knows how an attempt ended.
+    pub on_lost: OnLost,
     /// How long one attempt may take before it is killed.
     pub timeout: Option<DurationMs>,
     /// Labels that the worker must have.
@@ -167,6 +169,21 @@ pub enum TriggerRule {
     NoneFailed,
     /// At once: predecessors are not waited for.
     Always,
+}
+
+/// What happens when an attempt was interrupted together with its worker, so that nobody
+/// knows how far it came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLost {
+    /// It is tried again: the task begins at least once.
+    #[default]
+    Retry,
+    /// The task ends as lost, which counts as a failure: it begins at most once.
+    Fail,
+    /// The task waits until a person says what is to become of it: it begins at most once
+    /// unless they say so.
+    Hold,
 }
 
 /// What happens after an attempt failed or timed out.

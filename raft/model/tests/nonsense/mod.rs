@@ -2,13 +2,13 @@
 //! or name what never was.
 
 use quorate_model::command::{
-    AdvanceClock, AssignTask, CancelRun, DeleteWorkflow, EndLease, FailTask, MintNodeId,
-    PruneHistory, PutWorkflow, RegisterWorker, ReportTask, StartRun, WorkflowSource,
+    AdvanceClock, AssignTask, CancelRun, DecideTask, DeleteWorkflow, EndLease, FailTask,
+    MintNodeId, PruneHistory, PutWorkflow, RegisterWorker, ReportTask, StartRun, WorkflowSource,
 };
 use quorate_model::{
     Attempt, Command, Containment, Dispatch, DurationMs, Effect, Epoch, FencingToken,
-    IdempotencyKey, Json, LeaseEnd, Outcome, Registration, Request, RunId, State, TaskId, Trigger,
-    Usage, WorkerId,
+    IdempotencyKey, Json, LeaseEnd, Outcome, Registration, Request, RunId, State, Task, TaskId,
+    TaskStatus, Trigger, Usage, Verdict, WorkerId,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -63,7 +63,7 @@ impl Nonsense {
     }
 
     fn command(&mut self, state: &State) -> Command {
-        match self.dice.below(24) {
+        match self.dice.below(26) {
             0 => Command::PutWorkflow(PutWorkflow {
                 name: self.workflow(),
                 definition: self.definition(),
@@ -79,6 +79,7 @@ impl Nonsense {
             20 => Command::EndLease(self.end_lease(state)),
             21 => Command::PruneHistory(PruneHistory { runs: vec![self.run()] }),
             22 => Command::MintNodeId(MintNodeId {}),
+            23 | 24 => Command::DecideTask(self.decide(state)),
             _ => Command::AdvanceClock(AdvanceClock {}),
         }
     }
@@ -124,6 +125,20 @@ impl Nonsense {
         *self.dice.pick(&ready)
     }
 
+    /// Of one that is held, or of any at all.
+    fn decide(&mut self, state: &State) -> DecideTask {
+        let held = state.runs().iter().flat_map(|(&run, found)| {
+            let held = found.tasks.iter().enumerate().filter(|(_, task)| is_held(task));
+            held.map(move |(position, _)| TaskId::new(run, position))
+        });
+        let held: Vec<TaskId> = held.take(8).collect();
+        let any = held.is_empty() || self.dice.percent(10);
+        let task = if any { self.task(state) } else { *self.dice.pick(&held) };
+        let verdict = *self.dice.pick(&[Verdict::Retry, Verdict::Succeeded, Verdict::Failed]);
+        let outputs = self.dice.percent(50).then(|| Json::new(&json!({"n": 2})));
+        DecideTask { task, verdict, outputs, by: "ann".to_owned(), comment: String::new() }
+    }
+
     fn worker(&mut self, state: &State) -> (WorkerId, Epoch) {
         let known: Vec<(WorkerId, Epoch)> =
             state.workers().iter().map(|(&id, worker)| (id, worker.epoch)).collect();
@@ -156,12 +171,13 @@ impl Nonsense {
             _ => {}
         }
         let Dispatch { task, attempt, token, worker, epoch } = of;
-        let outcome = match self.dice.below(8) {
+        let outcome = match self.dice.below(9) {
             0 => Outcome::Exited { code: -1 },
             1 => Outcome::Signalled { signal: 9 },
             2 => Outcome::Broken { reason: "no shell".to_owned() },
             3 => Outcome::Stopped,
             4 => Outcome::Lost,
+            5 => Outcome::Returned,
             _ => Outcome::Succeeded { outputs: Some(Json::new(&json!({"n": 1}))) },
         };
         ReportTask { task, attempt, token, worker, epoch, outcome, usage: Usage::default() }
@@ -183,4 +199,8 @@ impl Nonsense {
         let cause = *self.dice.pick(&[LeaseEnd::Expired, LeaseEnd::Released]);
         EndLease { worker, epoch, cause }
     }
+}
+
+fn is_held(task: &Task) -> bool {
+    task.status == TaskStatus::Held
 }

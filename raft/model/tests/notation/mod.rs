@@ -1,11 +1,11 @@
 //! Workflows in a line: `a b<-a c<-a d<-b,c:all_done:retry=2:delay=100`.
 //!
 //! A task is its id, then its predecessors behind `<-`, then options behind colons: a trigger
-//! rule, `retry= delay= backoff= max= timeout=`, or `on=` a label that the worker must have.
+//! rule, `retry= delay= backoff= max= timeout= lost=`, or `on=` a label that the worker must have.
 
 use std::collections::BTreeMap;
 
-use quorate_model::workflow::{Definition, Retry, TaskDefinition, TriggerRule};
+use quorate_model::workflow::{Definition, OnLost, Retry, TaskDefinition, TriggerRule};
 use quorate_model::{DurationMs, Json, Name};
 use serde_json::json;
 
@@ -50,6 +50,7 @@ pub(crate) fn task(id: &str, needs: Vec<u32>) -> Result<TaskDefinition, String> 
         params: Json::new(&json!({"script": "true"})),
         env: BTreeMap::new(),
         retry: Retry::default(),
+        on_lost: OnLost::default(),
         timeout: None,
         runs_on: BTreeMap::new(),
         artifacts: Vec::new(),
@@ -93,6 +94,7 @@ fn set(task: &mut TaskDefinition, option: &str) -> Result<(), String> {
         "backoff" => task.retry.backoff_permille = small()?,
         "max" => task.retry.max_delay = DurationMs(number()?),
         "timeout" => task.timeout = Some(DurationMs(number()?)),
+        "lost" => task.on_lost = serde_json::from_value(json!(value)).map_err(|e| e.to_string())?,
         "on" => task.runs_on = BTreeMap::from([(name(value), "yes".to_owned())]),
         _ => return Err(format!("no option {key}")),
     }

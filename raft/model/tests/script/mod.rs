@@ -10,6 +10,7 @@
 //! assign TASK WORKER [epoch=N]             TASK is r1/a, or r1/7 by position
 //! fail TASK REASON
 //! report TASK OUTCOME [attempt=N] [token=N] [worker=W] [epoch=N] [code=N] [outputs=JSON]
+//! decide TASK retry|succeeded|failed [BY] [COMMENT] [outputs=JSON]
 //! lease_ends WORKER [released] [epoch=N]
 //! tick · prune RUN... · mint
 //! go [WORKER]...                           proposes what the planner plans

@@ -7,14 +7,14 @@ use std::str::FromStr;
 
 use goldenscript::{ArgumentConsumer, Context};
 use quorate_model::command::{
-    AdvanceClock, AssignTask, CancelRun, DeleteWorkflow, EndLease, FailTask, MintNodeId,
-    PruneHistory, PutWorkflow, RegisterWorker, ReportTask, StartRun, WorkflowSource,
+    AdvanceClock, AssignTask, CancelRun, DecideTask, DeleteWorkflow, EndLease, FailTask,
+    MintNodeId, PruneHistory, PutWorkflow, RegisterWorker, ReportTask, StartRun, WorkflowSource,
 };
 use quorate_model::workflow::Definition;
 use quorate_model::{
     Answer, Applied, Attempt, Command, Containment, Dispatch, DurationMs, Effect, Epoch, Event,
     FencingToken, IdempotencyKey, Json, LeaseEnd, Name, Outcome as Ended, Registration, Reply,
-    Request, Trigger, Usage, WorkerId,
+    Request, Trigger, Usage, Verdict, WorkerId,
 };
 use serde_json::json;
 
@@ -80,6 +80,7 @@ impl Script {
             "report" => Command::ReportTask(self.report(args)?),
             "lease_ends" => Command::EndLease(self.lease_ends(args)?),
             "tick" => Command::AdvanceClock(AdvanceClock {}),
+            "decide" => Command::DecideTask(self.decide(args)?),
             "prune" => {
                 let runs: Result<_, _> =
                     std::iter::from_fn(|| args.next_pos()).map(names::run).collect();
@@ -176,6 +177,19 @@ impl Script {
         })
     }
 
+    fn decide(&self, args: &mut Args<'_>) -> Outcome<DecideTask> {
+        let task = self.names.task(required(args, "task")?)?;
+        let verdict = match required(args, "verdict")? {
+            "retry" => Verdict::Retry,
+            "succeeded" => Verdict::Succeeded,
+            "failed" => Verdict::Failed,
+            other => return Err(format!("no verdict {other}").into()),
+        };
+        let outputs = outputs(args)?;
+        let (by, comment) = (args.next_pos().unwrap_or("ann"), args.next_pos().unwrap_or_default());
+        Ok(DecideTask { task, verdict, outputs, by: by.to_owned(), comment: comment.to_owned() })
+    }
+
     fn lease_ends(&self, args: &mut Args<'_>) -> Outcome<EndLease> {
         let worker: WorkerId = next(args, "worker")?;
         let cause = match args.next_pos() {
@@ -211,20 +225,23 @@ fn put(args: &mut Args<'_>) -> Outcome<PutWorkflow> {
 
 fn outcome(args: &mut Args<'_>) -> Outcome<Ended> {
     Ok(match required(args, "outcome")? {
-        "succeeded" => {
-            let outputs = match take::<usize>(args, "outputs_bytes")? {
-                Some(bytes) => Some(json!("x".repeat(bytes - 2))),
-                None => args.take_key("outputs").map(serde_json::from_str).transpose()?,
-            };
-            Ended::Succeeded { outputs: outputs.as_ref().map(Json::new) }
-        }
+        "succeeded" => Ended::Succeeded { outputs: outputs(args)? },
         "exited" => Ended::Exited { code: take(args, "code")?.unwrap_or(1) },
         "signalled" => Ended::Signalled { signal: 9 },
         "broken" => Ended::Broken { reason: "no such shell".to_owned() },
         "stopped" => Ended::Stopped,
+        "returned" => Ended::Returned,
         "lost" => Ended::Lost,
         other => return Err(format!("no outcome {other}").into()),
     })
+}
+
+fn outputs(args: &mut Args<'_>) -> Outcome<Option<Json>> {
+    let outputs = match take::<usize>(args, "outputs_bytes")? {
+        Some(bytes) => Some(json!("x".repeat(bytes - 2))),
+        None => args.take_key("outputs").map(serde_json::from_str).transpose()?,
+    };
+    Ok(outputs.as_ref().map(Json::new))
 }
 
 fn containment(text: &str) -> Outcome<Containment> {

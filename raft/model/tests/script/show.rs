@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use quorate_model::{
-    AttemptRecord, Command, Containment, Outcome as Ended, Run, RunId, RunStatus, RunStop, State,
-    Task, TaskStatus, WorkerId, WorkerStatus, plan,
+    AttemptRecord, Command, Containment, Decision, Outcome as Ended, Run, RunId, RunStatus,
+    RunStop, State, Task, TaskStatus, WorkerId, WorkerStatus, plan,
 };
 
 use super::{Outcome, Script, names};
@@ -126,7 +126,8 @@ fn plan_line(command: &Command) -> String {
         | Command::EndLease(_)
         | Command::AdvanceClock(_)
         | Command::PruneHistory(_)
-        | Command::MintNodeId(_) => unreachable!("the planner places tasks or fails them"),
+        | Command::MintNodeId(_)
+        | Command::DecideTask(_) => unreachable!("the planner places tasks or fails them"),
     }
 }
 
@@ -142,6 +143,9 @@ pub(super) fn task_line(task: &Task) -> String {
     if !task.attempts.is_empty() {
         let records: Vec<String> = task.attempts.iter().map(record).collect();
         let _ = write!(out, " after {}", records.join(", "));
+    }
+    if let Some(Decision { verdict, by, comment, .. }) = &task.decision {
+        let _ = write!(out, "; {by} decided {verdict} {comment:?}");
     }
     if let Some(note) = &task.note {
         let _ = write!(out, "; {note}");
@@ -159,7 +163,9 @@ fn record(past: &AttemptRecord) -> String {
         Ended::Signalled { signal } => format!("signal {signal}"),
         Ended::Broken { reason } => format!("broken ({reason})"),
         Ended::Stopped => "stopped".to_owned(),
+        Ended::Returned => "returned".to_owned(),
         Ended::Lost => "lost".to_owned(),
     };
-    format!("{} {outcome}", past.attempt)
+    let late = if past.late { " late" } else { "" };
+    format!("{} {outcome}{late}", past.attempt)
 }

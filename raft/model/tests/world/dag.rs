@@ -1,7 +1,7 @@
 //! Workflows by chance.
 
 use quorate_model::DurationMs;
-use quorate_model::workflow::{Definition, TriggerRule};
+use quorate_model::workflow::{Definition, OnLost, TriggerRule};
 
 use crate::dice::Dice;
 use crate::notation;
@@ -28,6 +28,7 @@ pub(crate) fn any(dice: &mut Dice) -> Definition {
         task.retry.limit = u32::try_from(dice.below(3)).expect("a handful");
         task.retry.delay = DurationMs(dice.below(3) * 100);
         task.timeout = dice.percent(30).then(|| DurationMs(200 + dice.below(2_000)));
+        task.on_lost = *dice.pick(&[OnLost::Retry, OnLost::Retry, OnLost::Fail, OnLost::Hold]);
         if dice.percent(10) {
             task.runs_on = [(notation::name("gpu"), "yes".to_owned())].into();
         }

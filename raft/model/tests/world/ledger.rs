@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_model::workflow::TriggerRule;
+use quorate_model::workflow::{OnLost, TriggerRule};
 use quorate_model::{
     Applied, Command, Dispatch, FencingToken, Outcome, Reply, Request, RunId, State, Task, TaskEnd,
-    TaskId,
+    TaskId, Verdict,
 };
 
 #[derive(Debug, Default)]
@@ -13,6 +13,8 @@ pub(super) struct Ledger {
     /// Tasks with a live process, and by whose authority it runs.
     alive: BTreeMap<TaskId, FencingToken>,
     tokens: BTreeMap<TaskId, FencingToken>,
+    /// Tasks whose process was cut short with its worker, and nobody decided of it since.
+    interrupted: BTreeSet<TaskId>,
     successes: BTreeSet<TaskId>,
     ends: BTreeMap<TaskId, TaskEnd>,
     acknowledged: BTreeSet<RunId>,
@@ -30,6 +32,15 @@ impl Ledger {
         assert!(other.is_none(), "two processes of {task} at once");
         let found = state.task(task).expect("what starts is live");
         assert!(found.end().is_none(), "{task} starts although it is {}", found.status);
+        let on_lost = state.task_definition(task).map(|found| found.on_lost);
+        let again = self.interrupted.remove(&task) && on_lost != Ok(OnLost::Retry);
+        assert!(!again, "{task} begins again, though nobody knows what came of it");
+    }
+
+    /// The process of a task was killed with its worker: what it did is not known.
+    pub(super) fn interrupted(&mut self, task: TaskId) {
+        self.stopped(task);
+        self.interrupted.insert(task);
     }
 
     pub(super) fn stopped(&mut self, task: TaskId) {
@@ -73,6 +84,14 @@ impl Ledger {
                     if matches!(report.outcome, Outcome::Succeeded { .. }) {
                         let first = self.successes.insert(report.task);
                         assert!(first, "{} succeeded twice", report.task);
+                    }
+                }
+                (Command::DecideTask(decide), Ok(_)) => {
+                    touched.insert(decide.task.run);
+                    self.interrupted.remove(&decide.task);
+                    if decide.verdict == Verdict::Succeeded {
+                        let first = self.successes.insert(decide.task);
+                        assert!(first, "{} succeeded twice", decide.task);
                     }
                 }
                 (Command::FailTask(fail), Ok(_)) => {

@@ -8,11 +8,11 @@ mod node;
 use std::collections::BTreeSet;
 
 use quorate_model::command::{
-    AdvanceClock, CancelRun, EndLease, RegisterWorker, StartRun, WorkflowSource,
+    AdvanceClock, CancelRun, DecideTask, EndLease, RegisterWorker, StartRun, WorkflowSource,
 };
 use quorate_model::{
-    Command, Effect, Epoch, IdempotencyKey, Json, LeaseEnd, Reply, Request, RunId, Trigger, UnixMs,
-    WorkerId, plan,
+    Command, Effect, Epoch, IdempotencyKey, Json, LeaseEnd, Reply, Request, RunId, Task, TaskId,
+    TaskStatus, Trigger, UnixMs, Verdict, WorkerId, plan,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -90,6 +90,7 @@ impl World {
             2 => self.crash_or_restart(),
             3 => self.lose_lease(),
             4 => self.change_leader(),
+            5 if self.dice.percent(50) => self.decide(),
             5 => self.cancel(),
             6 => self.replicas.take_snapshot(),
             7 | 8 => self.lead(),
@@ -117,6 +118,7 @@ impl World {
         for _ in 0..HEALING_STEPS_MAX {
             self.now += 50;
             self.ask_again();
+            self.decide();
             self.lead();
             self.work();
             self.deliver();
@@ -159,12 +161,33 @@ impl World {
         }
     }
 
+    /// A person looks at what is held, and says what is to become of it.
+    fn decide(&mut self) {
+        let held: Vec<TaskId> = self.held().collect();
+        if held.is_empty() {
+            return;
+        }
+        let task = *self.dice.pick(&held);
+        let verdict = *self.dice.pick(&[Verdict::Retry, Verdict::Succeeded, Verdict::Failed]);
+        let (by, comment, outputs) = ("ann".to_owned(), String::new(), None);
+        let decide = DecideTask { task, verdict, outputs, by, comment };
+        self.send(&Proposal::Command(Box::new(Command::DecideTask(decide))));
+    }
+
+    fn held(&self) -> impl Iterator<Item = TaskId> + '_ {
+        self.replicas.state.runs().iter().flat_map(|(&run, found)| {
+            let held = |(_, task): &(usize, &Task)| task.status == TaskStatus::Held;
+            let held = found.tasks.iter().enumerate().filter(held);
+            held.map(move |(position, _)| TaskId::new(run, position))
+        })
+    }
+
     fn crash_or_restart(&mut self) {
         let at = self.dice.index(self.nodes.len());
         let node = &mut self.nodes[at];
         if node.up {
             for task in node.crash() {
-                self.ledger.stopped(task);
+                self.ledger.interrupted(task);
             }
         } else {
             node.up = true;
@@ -176,7 +199,7 @@ impl World {
         let at = self.dice.index(self.nodes.len());
         let Some((worker, epoch)) = self.nodes[at].registration() else { return };
         for task in self.nodes[at].fence() {
-            self.ledger.stopped(task);
+            self.ledger.interrupted(task);
         }
         self.send(&Proposal::Command(Box::new(end_lease(worker, epoch))));
     }
@@ -268,7 +291,7 @@ impl World {
         let holds = found.is_some_and(|found| found.is_live() && found.epoch == epoch);
         if !holds && (self.healed || self.dice.percent(30)) {
             for task in self.nodes[at].fence() {
-                self.ledger.stopped(task);
+                self.ledger.interrupted(task);
             }
         }
     }
