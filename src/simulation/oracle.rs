@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quorate_model::command::{CancelRun, StartRun, WorkflowSource};
-use quorate_model::workflow::{Definition, Retry, TaskDefinition, TriggerRule};
+use quorate_model::workflow::{Definition, OnLost, Retry, TaskDefinition, TriggerRule};
 use quorate_model::{
     Command, DurationMs, IdempotencyKey, Json, LogIndex, Request, RunId, State, Trigger,
 };
@@ -245,6 +245,7 @@ fn task(index: u32, dice: &mut Dice) -> TaskDefinition {
         params: Json::new(&params),
         env: BTreeMap::new(),
         retry: Retry { limit, delay: DurationMs(dice.within(0..=2_000)), ..Retry::default() },
+        on_lost: OnLost::Retry,
         timeout: dice.percent(10).then(|| DurationMs(dice.within(500..=8_000))),
         runs_on: BTreeMap::new(),
         artifacts: Vec::new(),

@@ -120,7 +120,8 @@ impl<'p> Course<'p> {
             TaskStatus::Waiting(_)
             | TaskStatus::Ready
             | TaskStatus::Running(_)
-            | TaskStatus::Retrying { .. } => None,
+            | TaskStatus::Retrying { .. }
+            | TaskStatus::Held => None,
         };
         self.replicas.state.runs()[&RUN].tasks.iter().map(|task| end(&task.status)).collect()
     }
