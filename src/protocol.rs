@@ -50,6 +50,9 @@ pub(crate) enum FromWorker {
     },
     /// It stops, and nothing runs any more: the lease may end at once.
     Release,
+    /// Whether its disk is full, whenever that changes and at the beginning of a session if it
+    /// is: then it is to be given nothing.
+    DiskFull(bool),
     /// Answers [`ToWorker::Read`].
     ReadDone {
         /// Of which request.

@@ -137,13 +137,19 @@ fn read(node: &Node, sessions: &Sessions) -> Vec<Reading> {
 }
 
 fn read_worker(status: WorkerStatus) -> Vec<Reading> {
-    let WorkerStatus { lease_left, slots, running, started_total, reports_pending } = status;
+    let WorkerStatus { lease_left, slots, running, started_total, reports_pending, is_disk_full } =
+        status;
     let left = lease_left.unwrap_or_default().as_secs_f64();
     vec![
         gauge("worker_lease_seconds", "What is left of the lease of this worker", left),
         gauge("worker_slots", "Slots of this worker", f64::from(slots)),
         gauge("worker_running", "Attempts that run on this worker", length(running)),
         counter("worker_started", "Attempts that this worker started", started_total),
+        gauge(
+            "worker_disk_full",
+            "1 if it begins nothing for want of room",
+            f64::from(is_disk_full),
+        ),
         gauge("worker_reports_pending", "Results not yet recorded", length(reports_pending)),
     ]
 }

@@ -72,10 +72,12 @@ impl Inner {
             Room::Low => !requests.iter().any(begins_work),
             Room::Full => false,
         };
-        if is_admitted || !self.leadership.borrow().leads {
+        if is_admitted {
             return Ok(());
         }
-        if self.is_handing_over.load(Ordering::Acquire) {
+        // Not yet, or not much longer: it is for the leader to be to say whether it has room.
+        let leads = self.leadership.borrow().leads;
+        if !leads || self.is_handing_over.load(Ordering::Acquire) {
             return Err(ProposeError::NoLeader { leader: None });
         }
         Err(self.disk_full())

@@ -26,8 +26,8 @@ pub(super) async fn run(node: Node, sessions: Arc<Sessions>, term: u64, stop: Ca
     loop {
         applied.borrow_and_update();
         arrivals.borrow_and_update();
-        let connected = sessions.connected();
-        let commands = node.with_state(|state| plan::assignments(state, &connected));
+        let with_room = sessions.with_room();
+        let commands = node.with_state(|state| plan::assignments(state, &with_room));
         if commands.is_empty() {
             tokio::select! {
                 () = stop.cancelled() => return,

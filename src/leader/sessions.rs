@@ -65,6 +65,8 @@ struct Session {
     serial: u64,
     epoch: Epoch,
     outgoing: mpsc::Sender<ToWorker>,
+    /// Its disk is: it is given nothing.
+    is_full: bool,
     /// Ends the session when a newer one takes its place.
     end: CancellationToken,
 }
@@ -85,12 +87,19 @@ impl Sessions {
         Self { node, lease, open: Mutex::default(), arrivals: watch::Sender::new(0) }
     }
 
-    /// The workers that could be told to start something.
+    /// The workers that are connected here.
     pub(crate) fn connected(&self) -> BTreeSet<WorkerId> {
         self.open().sessions.keys().copied().collect()
     }
 
-    /// Changes whenever a worker has come.
+    /// Those of them that could be told to start something.
+    pub(super) fn with_room(&self) -> BTreeSet<WorkerId> {
+        let open = self.open();
+        let with_room = open.sessions.iter().filter(|(_, session)| !session.is_full);
+        with_room.map(|(&worker, _)| worker).collect()
+    }
+
+    /// Changes whenever a worker has come, or has room again.
     pub(super) fn arrivals(&self) -> watch::Receiver<u64> {
         self.arrivals.subscribe()
     }
@@ -156,6 +165,7 @@ impl Sessions {
             FromWorker::Renew { .. }
             | FromWorker::Report { .. }
             | FromWorker::Release
+            | FromWorker::DiskFull(_)
             | FromWorker::ReadDone { .. } => Err(ToWorker::Refused {
                 reason: "a worker registers or resumes before anything else".to_owned(),
                 forget_id: false,
@@ -251,7 +261,8 @@ impl Sessions {
         }
         open.serial += 1;
         let (serial, end) = (open.serial, term.end.child_token());
-        let session = Session { serial, epoch, outgoing: outgoing.clone(), end };
+        let (outgoing, is_full) = (outgoing.clone(), false);
+        let session = Session { serial, epoch, outgoing, is_full, end };
         if let Some(old) = open.sessions.insert(worker, session.clone()) {
             old.end.cancel();
         }
@@ -290,6 +301,7 @@ impl Sessions {
             FromWorker::Release => {
                 tokio::spawn(async move { sessions.release(term, from).await });
             }
+            FromWorker::DiskFull(is_full) => self.note_room(from, is_full),
             FromWorker::ReadDone { request, result } => {
                 let waiting = self.open().reads.remove(&request);
                 if let Some(waiting) = waiting {
@@ -301,6 +313,15 @@ impl Sessions {
                 warn!(worker = %from.worker, "a worker greeted twice in one session");
             }
         }
+    }
+
+    /// Takes note of whether a worker may be given work.
+    fn note_room(&self, from: Admitted, is_full: bool) {
+        warn!(worker = %from.worker, is_full, "room on the disk of a worker");
+        if let Some(session) = self.open().sessions.get_mut(&from.worker) {
+            session.is_full = is_full;
+        }
+        self.arrivals.send_modify(|count| *count += 1);
     }
 
     async fn record(

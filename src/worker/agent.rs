@@ -73,6 +73,8 @@ pub(crate) struct Setup {
     pub(crate) journal: Journal,
     /// Told how tasks are contained once a keeper is ready.
     pub(crate) ready: watch::Sender<Option<Containment>>,
+    /// Whether the disk is full.
+    pub(crate) full: watch::Receiver<bool>,
     /// Told what happens.
     pub(crate) counters: Arc<Counters>,
 }
@@ -93,7 +95,7 @@ pub(crate) struct Agent {
     settled: Vec<Key>,
     containment: Option<Containment>,
     watched: JoinSet<Finished>,
-    /// Accepted while there was no keeper.
+    /// Accepted while there was no keeper, or no room.
     waiting: Vec<StartTask>,
     ended: Ended,
     quiesce: Vec<oneshot::Sender<()>>,
@@ -157,6 +159,7 @@ impl Agent {
                     // fall over, so that the keeper kills it.
                     Err(error) => std::panic::resume_unwind(error.into_panic()),
                 },
+                Ok(()) = self.setup.full.changed() => self.heed_room().await,
                 () = sleep_until(timer) => self.tick().await,
             }
             self.answer_who_waits();
@@ -233,7 +236,7 @@ impl Agent {
         if let Some(reason) = refusal {
             tracing::error!(%dispatch, reason, "refused to start");
             self.tell(dispatch, Outcome::Lost, Usage::default());
-        } else if self.is_ready {
+        } else if self.is_ready && !*self.setup.full.borrow() {
             self.launch(start).await;
         } else {
             self.waiting.push(start);
@@ -374,6 +377,19 @@ impl Agent {
         let sequence = outbox.add(report.clone());
         if let Err(error) = journal.append(sequence, &report, outbox) {
             tracing::warn!(%error, "a report is in memory only until it is recorded");
+        }
+    }
+
+    /// Goes on where there was no room.
+    async fn heed_room(&mut self) {
+        if *self.setup.full.borrow_and_update() {
+            return;
+        }
+        if let Err(error) = self.setup.journal.catch_up(&self.setup.outbox) {
+            tracing::warn!(%error, "reports are in memory only until they are recorded");
+        }
+        for start in std::mem::take(&mut self.waiting) {
+            self.grant_start(start).await;
         }
     }
 

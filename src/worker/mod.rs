@@ -22,6 +22,7 @@ pub(crate) mod keeper;
 mod lease;
 mod logs;
 mod outbox;
+mod room;
 mod session;
 #[cfg(test)]
 pub(crate) mod simulated;
@@ -180,6 +181,8 @@ impl Worker {
         let (wishes, wished) = mpsc::channel(WISHES_MAX);
         let (ready, containment) = watch::channel(None);
         let (farewell, is_farewell) = watch::channel(false);
+        let (room, full) = watch::channel(false);
+        tokio::spawn(room::watch(dir.clone(), room));
         let slots = profile.slots;
         let agent = Agent::new(Setup {
             dir: dir.clone(),
@@ -191,6 +194,7 @@ impl Worker {
             outbox: Arc::clone(&outbox),
             journal,
             ready,
+            full: full.clone(),
             counters: Arc::clone(&counters),
         });
         let agent = run_agent(agent, wished, lock).map_err(failed)?;
@@ -203,11 +207,12 @@ impl Worker {
             logs,
             wishes: wishes.clone(),
             containment,
+            full: full.clone(),
             farewell: is_farewell,
         };
         let (session, agent) = (tokio::spawn(session.run()), Some(agent));
         let kill_after = Duration::from_millis(kill_after.0);
-        let probe = Probe { standing, outbox, counters, slots };
+        let probe = Probe { standing, outbox, counters, slots, full };
         Ok(WorkerHandle { wishes, farewell, session, agent, probe, kill_after })
     }
 }

@@ -165,6 +165,13 @@ impl Outbox {
         }
     }
 
+    /// All that have yet to be recorded, by number.
+    pub(crate) fn pending(&self) -> Vec<(u64, ReportTask)> {
+        let inner = self.lock();
+        let pending = inner.pending.iter();
+        pending.map(|(&sequence, waiting)| (sequence, waiting.report.clone())).collect()
+    }
+
     /// Whether it has yet to be recorded.
     pub(crate) fn is_pending(&self, sequence: u64) -> bool {
         self.lock().pending.contains_key(&sequence)

@@ -102,6 +102,8 @@ pub(crate) struct Session {
     pub(crate) wishes: mpsc::Sender<Wish>,
     /// How tasks are contained, once the keeper has come so far that work may begin.
     pub(crate) containment: watch::Receiver<Option<Containment>>,
+    /// Whether the disk is full.
+    pub(crate) full: watch::Receiver<bool>,
     /// Set when nothing runs any more and the worker is to leave.
     pub(crate) farewell: watch::Receiver<bool>,
 }
@@ -195,7 +197,11 @@ impl Session {
         self.outbox.send_all_again();
         let reads = Arc::new(Semaphore::new(READS_MAX));
         let mut renewals = Renewals::new(span);
-        let mut farewell = self.farewell.clone();
+        let (mut farewell, mut full) = (self.farewell.clone(), self.full.clone());
+        if *full.borrow_and_update() {
+            // In a new session there is room for it.
+            let _ = to_leader.try_send(FromWorker::DiskFull(true));
+        }
         loop {
             let Some(lease) = self.standing.held(sys::boottime()) else { return End::Expired };
             tokio::select! {
@@ -213,6 +219,11 @@ impl Session {
                     let sent_at = renewals.next().0;
                     // If there is no room, nothing was taken for long: an answer will be missed.
                     let _ = to_leader.try_send(FromWorker::Renew { sent_at });
+                },
+                Ok(()) = full.changed() => {
+                    let is_full = *full.borrow_and_update();
+                    // Whoever takes nothing any more is given up soon, and told anew.
+                    let _ = to_leader.try_send(FromWorker::DiskFull(is_full));
                 },
                 () = self.send_reports(&to_leader) => return End::Closed,
                 () = sleep_until(lease.deadline) => {}

@@ -81,6 +81,7 @@ impl Simulated {
             logs: Arc::new(Logs::new(dir)),
             wishes,
             containment,
+            full: watch::channel(false).1,
             farewell: is_farewell,
         };
         let agent = Agent {

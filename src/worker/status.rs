@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::outbox::Outbox;
 use super::standing::Standing;
 use super::sys;
@@ -43,6 +45,7 @@ pub(crate) struct Probe {
     pub(super) outbox: Arc<Outbox>,
     pub(super) counters: Arc<Counters>,
     pub(super) slots: u32,
+    pub(super) full: watch::Receiver<bool>,
 }
 
 impl Probe {
@@ -55,6 +58,7 @@ impl Probe {
             running: self.counters.running(),
             started_total: self.counters.started_total(),
             reports_pending: self.outbox.len(),
+            is_disk_full: *self.full.borrow(),
         }
     }
 }
@@ -72,4 +76,6 @@ pub(crate) struct WorkerStatus {
     pub(crate) started_total: u64,
     /// Reports that are not recorded yet.
     pub(crate) reports_pending: usize,
+    /// Whether its disk is full, so that it begins nothing.
+    pub(crate) is_disk_full: bool,
 }

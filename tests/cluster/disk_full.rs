@@ -21,7 +21,7 @@ const LOW_BYTES_LEFT: u64 = 36 << 20;
 /// Runs before and after each change.
 const RUNS: usize = 5;
 
-/// Nodes with a disk each, and a worker on none of them.
+/// Nodes with a disk each.
 struct Site {
     cluster: Cluster,
     disks: Vec<Disk>,
@@ -29,8 +29,16 @@ struct Site {
 }
 
 impl Site {
-    /// Starts so many nodes. Without disks there is nothing to be shown.
+    /// Starts so many nodes, and a worker on none of the disks. Without disks there is nothing to
+    /// be shown.
     fn start(count: usize) -> Option<Self> {
+        let mut site = Self::start_with(count, false)?;
+        site.cluster.start_worker("far", &["--slots", "4"]);
+        Some(site)
+    }
+
+    /// The same where the nodes are workers, each on its disk, and nobody else is.
+    fn start_with(count: usize, workers: bool) -> Option<Self> {
         let place = folder();
         let disk = |number| Disk::create(place.path(), &format!("disk{number}"));
         let disks: Vec<Disk> = match (0..count).map(disk).collect() {
@@ -41,9 +49,8 @@ impl Site {
             }
         };
         let homes = disks.iter().map(|disk| disk.folder().join("data")).collect();
-        let options = Options { homes, workers: false, ..Options::default() };
-        let mut cluster = Cluster::start_in(Gate::alone(), folder(), count, &options);
-        cluster.start_worker("far", &["--slots", "4"]);
+        let options = Options { homes, workers, ..Options::default() };
+        let cluster = Cluster::start_in(Gate::alone(), folder(), count, &options);
         Some(Self { cluster, disks, _place: place })
     }
 
@@ -223,6 +230,44 @@ fn a_single_node_without_room_answers_reads_refuses_writes_and_comes_back() {
         site.await_storage(0, "ok");
         site.run_some();
     }
+    assert_right(&site.cluster, vec![]);
+}
+
+/// What runs on a worker whose disk is full is reported from memory; what does not run yet goes
+/// to others, and to it again once there is room.
+#[test]
+fn a_worker_without_room_reports_what_runs_and_begins_nothing() {
+    let Some(site) = Site::start_with(3, true) else { return };
+    let client = &site.cluster.client;
+    let leader = site.cluster.await_leader();
+    let held = until(SOON, "a follower's worker has a task", || {
+        let run = client.submit(LONG_THEN_NEXT);
+        site.cluster.await_start(&run, "long");
+        (site.cluster.worker_of(&run, "long") != leader).then_some(run)
+    });
+    let full = site.cluster.worker_of(&held, "long");
+    let ballast = site.fill_up(full);
+    until(SOON, "its worker knows", || {
+        let metrics = site.get(full, "/metrics").text();
+        metrics.contains("quorate_worker_disk_full{} 1.0").then_some(())
+    });
+    let of_full = client.task(&held, "long")["worker"].clone();
+    let is_its = |run: &String| {
+        client.get(&format!("/v1/runs/{run}/tasks/short/attempts/1"))["worker"] == of_full
+    };
+    let submit_some = || -> Vec<String> {
+        let runs: Vec<String> = (0..4 * RUNS).map(|_| client.submit(SHORT)).collect();
+        runs.iter().for_each(|run| assert_eq!(client.await_end(run), "succeeded"));
+        runs
+    };
+    assert!(!submit_some().iter().any(is_its), "it is given nothing");
+    site.cluster.ledger.release("go");
+    assert_eq!(client.await_end(&held), "succeeded", "{}", client.explain(&held));
+    assert_eq!(site.cluster.ledger.starts(&held, "long"), 1);
+
+    make_room(&ballast);
+    until(SOON, "it is given work again", || submit_some().iter().any(is_its).then_some(()));
+    site.cluster.await_quiet();
     assert_right(&site.cluster, vec![]);
 }
 

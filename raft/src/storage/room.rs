@@ -49,7 +49,11 @@ pub enum Room {
 
 impl Usage {
     /// Of the file system of `dir`. As `df` reckons: what is left to an ordinary user.
-    pub(super) fn of(dir: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// If the file system does not tell.
+    pub fn of(dir: &Path) -> io::Result<Self> {
         let found = rustix::fs::statvfs(dir)?;
         let free = found.f_bavail.saturating_mul(found.f_frsize);
         let used = found.f_blocks.saturating_sub(found.f_bfree).saturating_mul(found.f_frsize);
@@ -57,7 +61,8 @@ impl Usage {
     }
 
     /// What may be begun, given what was before.
-    pub(super) fn room(self, before: Room) -> Room {
+    #[must_use]
+    pub fn room(self, before: Room) -> Room {
         let part = |percent: u64| self.bytes_total / 100 * percent;
         let full = part(FULL_PERCENT).clamp(FULL_BYTES_MIN, FULL_BYTES_MAX);
         let low = part(LOW_PERCENT).clamp(LOW_BYTES_MIN, LOW_BYTES_MAX);

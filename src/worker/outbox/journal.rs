@@ -89,6 +89,20 @@ impl Journal {
         Ok(())
     }
 
+    /// Writes down every report that could not be when it was added.
+    ///
+    /// # Errors
+    ///
+    /// If it still cannot: what is left is in memory only.
+    pub(crate) fn catch_up(&mut self, outbox: &Outbox) -> io::Result<()> {
+        for (sequence, report) in outbox.pending() {
+            if !self.held.contains(&sequence) {
+                self.append(sequence, &report, outbox)?;
+            }
+        }
+        Ok(())
+    }
+
     /// When to call [`take_unsynced`](Self::take_unsynced).
     pub(crate) fn sync_due(&self) -> Option<Instant> {
         self.sync_due
@@ -223,6 +237,25 @@ mod tests {
         let (outbox, mut journal) = Outbox::open(dir.path()).unwrap();
         assert_eq!(tokens(&outbox), [2, 3]);
         assert!(add(&outbox, &mut journal, 4) > third, "numbers are never used twice");
+    }
+
+    #[test]
+    fn writes_down_later_what_could_not_be_written_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (outbox, mut journal) = Outbox::open(dir.path()).unwrap();
+        add(&outbox, &mut journal, 1);
+        // The journal cannot write to what is open for reading only, as to a disk that is full.
+        let sound =
+            std::mem::replace(&mut journal.file, File::open(dir.path().join(FILE)).unwrap());
+        let sequence = outbox.add(report(2));
+        assert!(journal.append(sequence, &report(2), &outbox).is_err());
+        assert!(journal.catch_up(&outbox).is_err());
+        journal.file = sound;
+        journal.catch_up(&outbox).unwrap();
+        assert_eq!(tokens(&outbox), [1, 2], "and all are still sent");
+        drop((outbox, journal));
+        let (outbox, _) = Outbox::open(dir.path()).unwrap();
+        assert_eq!(tokens(&outbox), [1, 2]);
     }
 
     #[test]
