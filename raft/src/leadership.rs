@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::node::Raft;
 use crate::state_machine::Replica;
-use crate::types::TypeConfig;
+use crate::types::{LeaderId, TypeConfig};
 
 /// Who leads, as far as this node knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,11 +30,11 @@ pub(crate) async fn watch_leadership(
     leadership: watch::Sender<Leadership>,
 ) {
     let mut server = raft.server_metrics();
-    let mut applied_term = replica.applied_term.subscribe();
+    let mut applied_leader = replica.applied_leader.subscribe();
     loop {
         let now = {
-            let applied_term = *applied_term.borrow_and_update();
-            observe(&raft, &server.borrow_and_update(), applied_term)
+            let applied_leader = *applied_leader.borrow_and_update();
+            observe(&raft, &server.borrow_and_update(), applied_leader)
         };
         leadership.send_if_modified(|known| {
             let changed = *known != now;
@@ -47,13 +47,17 @@ pub(crate) async fn watch_leadership(
         tokio::select! {
             changed = server.changed() => if changed.is_err() { break },
             // Its sender lives as long as the replica, which is held here.
-            _ = applied_term.changed() => {}
+            _ = applied_leader.changed() => {}
         }
     }
     leadership.send_modify(|known| known.leads = false);
 }
 
-fn observe(raft: &Raft, server: &RaftServerMetrics<TypeConfig>, applied_term: u64) -> Leadership {
+fn observe(
+    raft: &Raft,
+    server: &RaftServerMetrics<TypeConfig>,
+    applied: Option<LeaderId>,
+) -> Leadership {
     let term = server.vote.leader_id().term;
     let leader = server.current_leader.map(|id| {
         let node = server.membership_config.membership().get_node(&id);
@@ -62,7 +66,8 @@ fn observe(raft: &Raft, server: &RaftServerMetrics<TypeConfig>, applied_term: u6
     let leads = server.state.is_leader()
         && server.vote.is_committed()
         && server.current_leader == Some(*raft.node_id())
-        && applied_term == term;
+        // Not by the term alone: one before this in the same term may have written entries.
+        && applied == Some(LeaderId { term, node_id: *raft.node_id() });
     Leadership { term, leader, leads }
 }
 

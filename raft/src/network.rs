@@ -270,6 +270,9 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         {
             self.network.acknowledged.note(self.id, vote, last);
         }
+        if let Err(error) = &sent {
+            tracing::warn!(peer = self.address, %error, "a snapshot was not sent");
+        }
         sent.map_err(|error| match error {
             RPCError::Unreachable(error) => StreamingError::Unreachable(error),
             error @ (RPCError::Timeout(_) | RPCError::Network(_) | RPCError::RemoteError(_)) => {

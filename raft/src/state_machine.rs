@@ -24,7 +24,9 @@ use crate::history::History;
 use crate::machine;
 use crate::snapshot::{SnapshotFile, SnapshotReader, SnapshotStore};
 use crate::storage::Storage;
-use crate::types::{LogEntry, LogId, RaftEntry, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::types::{
+    LeaderId, LogEntry, LogId, RaftEntry, SnapshotMeta, StoredMembership, TypeConfig,
+};
 
 /// Entries with effects that a slow receiver may be behind before it must resynchronise.
 const EFFECTS_BUFFERED: usize = 1024;
@@ -55,8 +57,8 @@ pub(crate) struct Replica {
     clock: LogClock,
     /// The last entry applied.
     pub(crate) applied: watch::Sender<LogIndex>,
-    /// The term of the last entry applied.
-    pub(crate) applied_term: watch::Sender<u64>,
+    /// The leader that wrote the last entry applied.
+    pub(crate) applied_leader: watch::Sender<Option<LeaderId>>,
     /// Bytes of entries applied since a snapshot was begun.
     bytes_since_snapshot: AtomicU64,
     pub(crate) effects: broadcast::Sender<Arc<Effects>>,
@@ -106,7 +108,7 @@ impl Replica {
     ) -> Self {
         Self {
             applied: watch::Sender::new(live.index()),
-            applied_term: watch::Sender::new(live.term()),
+            applied_leader: watch::Sender::new(live.last.map(|id| id.leader_id)),
             clock: LogClock::default(),
             live: RwLock::new(live),
             history,
@@ -205,8 +207,8 @@ impl Replica {
 
     fn publish_applied(&self, id: LogId) {
         self.applied.send_replace(LogIndex(id.index));
-        let term = id.leader_id.term;
-        self.applied_term.send_if_modified(|applied| std::mem::replace(applied, term) != term);
+        let leader = Some(id.leader_id);
+        self.applied_leader.send_if_modified(|known| std::mem::replace(known, leader) != leader);
     }
 
     /// Replaces everything by a snapshot. Blocks.
@@ -245,10 +247,6 @@ impl Replica {
 impl Live {
     fn index(&self) -> LogIndex {
         LogIndex(self.last.map_or(0, |id| id.index))
-    }
-
-    fn term(&self) -> u64 {
-        self.last.map_or(0, |id| id.leader_id.term)
     }
 
     fn meta(&self) -> SnapshotMeta {

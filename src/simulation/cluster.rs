@@ -1,11 +1,9 @@
 //! The cluster under simulation: its hosts, what is done to them, and what is looked at.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use quorate_model::Epoch;
 use quorate_raft::ClusterId;
 use turmoil::Sim;
 
@@ -14,10 +12,10 @@ use super::disk::SimDisk;
 use super::machines::Machines;
 use super::master::{Masters, PORT};
 use super::oracle::Oracle;
-use super::processes::{Killed, Processes};
+use super::processes::Processes;
 use crate::seeds::Seeds;
-use crate::worker::Profile;
-use crate::worker::simulated::{Lease, Setup, Simulated};
+use crate::worker::keeper::simulated::Keepers;
+use crate::worker::{Profile, Worker, WorkerOptions};
 
 /// How often the hosts take turns.
 const TICK: Duration = Duration::from_millis(1);
@@ -32,16 +30,6 @@ const SEGMENTS_MAX: usize = 1 << 20;
 /// half of what a leader allows each side.
 const DRIFT_ALLOWED_PPM: u64 = 5_000;
 
-/// Workers that run, by their hosts.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Workers(Arc<Mutex<BTreeMap<String, Lease>>>);
-
-impl Workers {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Lease>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// The cluster, and the network between its hosts.
 pub(super) struct Cluster {
     pub(super) sim: Sim<'static>,
@@ -50,9 +38,7 @@ pub(super) struct Cluster {
     pub(super) processes: Processes,
     pub(super) oracle: Oracle,
     pub(super) worker_names: Vec<String>,
-    workers: Workers,
-    /// The last lease that each machine's kernel was told of.
-    terms: BTreeMap<String, (Epoch, Duration)>,
+    keepers: Keepers,
 }
 
 impl Cluster {
@@ -69,6 +55,7 @@ impl Cluster {
             .min_message_latency(Duration::from_millis(LATENCY_MS[0]))
             .max_message_latency(Duration::from_millis(LATENCY_MS[1]))
             .tcp_capacity(SEGMENTS_MAX)
+            .enable_tokio_io()
             .build();
         let oracle = Oracle::new(dice.roll());
         let lease = dice.ms(1_500..=6_000);
@@ -79,7 +66,8 @@ impl Cluster {
             master_names.clone(),
             dice.roll(),
         );
-        let (processes, workers) = (Processes::default(), Workers::default());
+        let processes = Processes::default();
+        let keepers = Keepers::install(processes.clone());
         for name in master_names {
             machines.add(&name, 0);
             let masters = masters.clone();
@@ -90,18 +78,15 @@ impl Cluster {
         for name in &worker_names {
             let ppm = i64::try_from(dice.within(0..=2 * DRIFT_ALLOWED_PPM)).expect("it is small");
             machines.add(name, ppm - i64::try_from(DRIFT_ALLOWED_PPM).expect("it is small"));
-            let worker = Worker {
+            let worker = Host {
                 name: name.clone(),
                 slots: u32::try_from(dice.within(2..=6)).expect("it is small"),
                 seeds: seeds.clone(),
                 machines: machines.clone(),
-                processes: processes.clone(),
-                workers: workers.clone(),
             };
             sim.host(name.clone(), move || worker.clone().run());
         }
-        let terms = BTreeMap::new();
-        Self { sim, machines, masters, processes, oracle, worker_names, workers, terms }
+        Self { sim, machines, masters, processes, oracle, worker_names, keepers }
     }
 
     /// Every host.
@@ -116,36 +101,24 @@ impl Cluster {
             panic!("a host failed: {error}");
         }
         self.machines.set_elapsed(self.sim.elapsed());
-        self.enforce_leases();
-    }
-
-    /// Does what the timer in the kernel of each worker's machine does.
-    fn enforce_leases(&mut self) {
-        for (name, lease) in self.workers.lock().iter() {
-            let Some((epoch, deadline)) = lease.deadline() else { continue };
-            let term = self.terms.entry(name.clone()).or_insert((epoch, deadline));
-            if term.0 != epoch || term.1 < deadline {
-                *term = (epoch, deadline);
-            }
-        }
-        for (name, &(_, deadline)) in &self.terms {
-            if self.machines.boottime(name) >= deadline {
-                self.processes.kill(name, Killed::LeaseOver, |_| true);
-            }
-        }
+        self.keepers.step(self.sim.elapsed(), |host| self.machines.boottime(host));
     }
 
     /// Stops a host as if its plug had been pulled, or only its process killed.
     pub(super) fn crash(&mut self, host: &str, power: bool) {
         tracing::info!(host, power, "crash");
         self.masters.forget(host);
-        self.workers.lock().remove(host);
         self.sim.crash(host);
-        self.processes.forget(host);
-        self.terms.remove(host);
         if power {
+            self.keepers.kill(host);
             self.machines.cut_power(host);
         }
+    }
+
+    /// Kills the keeper of a worker, and with it all that it holds.
+    pub(super) fn kill_keeper(&mut self, host: &str) {
+        tracing::info!(host, "the keeper is killed");
+        self.keepers.kill(host);
     }
 
     /// Puts empty disks into the machine of a node that was removed, and has it join anew.
@@ -177,30 +150,20 @@ impl Cluster {
 
 /// The software of a worker's host.
 #[derive(Clone, Debug)]
-struct Worker {
+struct Host {
     name: String,
     slots: u32,
     seeds: Vec<String>,
     machines: Machines,
-    processes: Processes,
-    workers: Workers,
 }
 
-impl Worker {
+impl Host {
     async fn run(self) -> turmoil::Result {
         self.machines.enter(&self.name);
         let name = self.name.parse().expect("this is a name");
         let profile = Profile { name, labels: BTreeMap::new(), slots: self.slots };
-        let worker = Simulated::open(Setup {
-            dir: PathBuf::from(&self.name),
-            host: self.name.clone(),
-            is_excused: false,
-            profile,
-            servers: Arc::new(Seeds::new(self.seeds, ClusterId::NONE)),
-            processes: self.processes,
-        })?;
-        self.workers.lock().insert(self.name, worker.lease());
-        worker.run().await;
-        Ok(())
+        let seeds = Arc::new(Seeds::new(self.seeds, ClusterId::NONE));
+        let _worker = Worker::start(WorkerOptions::new(self.name, profile, seeds))?;
+        std::future::pending().await
     }
 }

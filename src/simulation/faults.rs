@@ -56,6 +56,7 @@ enum Kind {
     CrashMaster,
     CrashAllMasters,
     KillWorker,
+    KillKeeper,
     SlowDisk,
     BrokenDisk,
     WallClock,
@@ -83,7 +84,7 @@ enum Disturbance {
     Slow,
 }
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 17] = [
     Kind::Network(Disturbance::Halves),
     Kind::Network(Disturbance::OneWay),
     Kind::Network(Disturbance::Bridge),
@@ -94,6 +95,7 @@ const KINDS: [Kind; 16] = [
     Kind::CrashMaster,
     Kind::CrashAllMasters,
     Kind::KillWorker,
+    Kind::KillKeeper,
     Kind::SlowDisk,
     Kind::BrokenDisk,
     Kind::WallClock,
@@ -229,6 +231,12 @@ impl Nemesis {
                     cluster.worker_names[self.dice.index(cluster.worker_names.len())].clone();
                 cluster.crash(&worker, self.dice.percent(50));
                 vec![Cure::Start(worker)]
+            }
+            Kind::KillKeeper => {
+                let worker = self.dice.index(cluster.worker_names.len());
+                let worker = cluster.worker_names[worker].clone();
+                cluster.kill_keeper(&worker);
+                Vec::new()
             }
             Kind::SlowDisk => {
                 let by = self.dice.ms(10..=900);

@@ -1,6 +1,6 @@
 //! What must hold at every step, whatever goes wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_model::State;
 use quorate_raft::Node;
@@ -13,8 +13,8 @@ const LOOK_EVERY: u64 = 10;
 /// What was seen so far.
 #[derive(Debug, Default)]
 pub(super) struct Invariants {
-    /// Who leads in each term.
-    leaders: BTreeMap<u64, u64>,
+    /// Terms, and who led in them.
+    leaders: BTreeSet<(u64, u64)>,
     /// The hash of the state after each entry.
     states: BTreeMap<u64, u64>,
     /// What each run of a master has shown last: its term, and what is committed and applied.
@@ -52,16 +52,19 @@ impl Invariants {
         violations.into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// Raft's election safety: a term has one leader.
+    /// Whoever leads knows itself for the leader of its term. A term may have more than one,
+    /// each with a greater id than the one before: openraft elects by both.
     fn check_leader(&mut self, name: &str, node: &Node) -> Result<(), String> {
         let leadership = node.leadership();
         let leadership = leadership.borrow();
-        let Some((leader, _)) = leadership.leader else { return Ok(()) };
-        let known = *self.leaders.entry(leadership.term).or_insert(leader);
-        if known != leader {
-            let term = leadership.term;
-            return Err(format!("term {term} has two leaders: {known}, and for {name} {leader}"));
+        if !leadership.leads {
+            return Ok(());
         }
+        let known = leadership.leader.as_ref().map(|(id, _)| *id);
+        if known != Some(node.id()) {
+            return Err(format!("{name} leads, and knows another leader: {leadership:?}"));
+        }
+        self.leaders.insert((leadership.term, node.id()));
         Ok(())
     }
 

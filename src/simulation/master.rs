@@ -35,6 +35,9 @@ const OPERATE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a new connection may take to say what it is.
 const GREETING_MAX: Duration = Duration::from_secs(5);
 
+/// How long to wait if a connection could not be accepted.
+const ACCEPT_RETRY: Duration = Duration::from_millis(1);
+
 /// Entries of the log behind which a snapshot is taken: few, so that many are.
 const SNAPSHOT_AFTER: [u64; 3] = [20, 100, 100_000];
 
@@ -257,7 +260,14 @@ impl Masters {
 
 async fn accept(listener: TcpListener, node: Node, sessions: Arc<Sessions>) {
     loop {
-        let Ok((stream, _)) = listener.accept().await else { return };
+        let (stream, _) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::debug!(%error, "could not accept a connection");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+                continue;
+            }
+        };
         let (node, sessions) = (node.clone(), Arc::clone(&sessions));
         tokio::spawn(async move {
             if let Err(error) = converse(stream, node, sessions).await {

@@ -233,8 +233,11 @@ fn start_run(run: RunId, dice: &mut Dice) -> Request {
 
 fn task(index: u32, dice: &mut Dice) -> TaskDefinition {
     let needs: Vec<u32> = (0..index).filter(|_| dice.percent(40)).collect();
-    // How long it takes, and how many of its attempts fail.
-    let params = json!({ "ms": dice.pick(&TASK_MS), "fails": dice.pick(&[0, 0, 0, 1, 9]) });
+    // How long it takes, how many of its attempts fail, and whether it ends when it is asked to.
+    let fails: u64 = dice.pick(&[0, 0, 0, 1, 9]);
+    let polite: u64 = dice.within(0..=1);
+    let env = [("MS", dice.pick(&TASK_MS)), ("FAILS", fails), ("POLITE", polite)];
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_string()));
     let limit = u32::try_from(dice.within(0..=3)).expect("it is small");
     TaskDefinition {
         id: format!("t{index}").parse().expect("this is a name"),
@@ -242,8 +245,8 @@ fn task(index: u32, dice: &mut Dice) -> TaskDefinition {
         needs,
         trigger_rule: dice.pick(&[TriggerRule::AllSuccess, TriggerRule::AllDone]),
         kind: "run".parse().expect("this is a name"),
-        params: Json::new(&params),
-        env: BTreeMap::new(),
+        params: Json::new(&json!({ "run": "true" })),
+        env: BTreeMap::from(env),
         retry: Retry { limit, delay: DurationMs(dice.within(0..=2_000)), ..Retry::default() },
         on_lost: OnLost::Retry,
         timeout: dice.percent(10).then(|| DurationMs(dice.within(500..=8_000))),

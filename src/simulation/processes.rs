@@ -7,16 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quorate_model::Dispatch;
-use tokio::sync::oneshot;
-
-/// How a process ended that did not end by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Killed {
-    /// Its worker was told to stop it.
-    Stopped,
-    /// The lease was over.
-    LeaseOver,
-}
 
 /// The table. Clones are the same one.
 #[derive(Clone, Debug, Default)]
@@ -24,19 +14,10 @@ pub(crate) struct Processes(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    alive: BTreeMap<u64, Process>,
-    next: u64,
+    /// By number: the machine, and by whose authority it runs.
+    alive: BTreeMap<u64, (String, Dispatch)>,
     begun: u64,
     violations: Vec<String>,
-}
-
-#[derive(Debug)]
-struct Process {
-    host: String,
-    dispatch: Dispatch,
-    kill: Option<oneshot::Sender<Killed>>,
-    /// The clock of its machine may be wrong beyond what is allowed: nothing is promised.
-    is_excused: bool,
 }
 
 /// A process. It is dead when this is dropped.
@@ -54,66 +35,30 @@ impl Drop for Running {
 
 impl Processes {
     /// Starts a process.
-    pub(crate) fn begin(
-        &self,
-        host: &str,
-        dispatch: Dispatch,
-        is_excused: bool,
-    ) -> (Running, oneshot::Receiver<Killed>) {
+    pub(crate) fn begin(&self, host: &str, dispatch: Dispatch) -> Running {
         let mut inner = self.lock();
-        let others = inner.alive.values().filter(|other| other.dispatch.task == dispatch.task);
-        let others: Vec<String> = others
-            .filter(|other| !is_excused && !other.is_excused)
-            .map(|other| {
-                format!(
-                    "{dispatch} begins on {host} while {} runs on {}",
-                    other.dispatch, other.host
-                )
-            })
-            .collect();
-        inner.violations.extend(others);
-        inner.next += 1;
-        inner.begun += 1;
-        let number = inner.next;
-        let (kill, killed) = oneshot::channel();
-        let host = host.to_owned();
-        inner.alive.insert(number, Process { host, dispatch, kill: Some(kill), is_excused });
-        (Running { table: self.clone(), number }, killed)
-    }
-
-    /// Kills the processes of a machine that `which` picks.
-    pub(crate) fn kill(&self, host: &str, cause: Killed, which: impl Fn(&Dispatch) -> bool) {
-        let mut inner = self.lock();
-        for process in inner.alive.values_mut() {
-            if process.host == host
-                && which(&process.dispatch)
-                && let Some(kill) = process.kill.take()
-            {
-                // It may be ending by itself.
-                let _ = kill.send(cause);
-            }
+        let Inner { alive, begun, violations } = &mut *inner;
+        for (elsewhere, other) in alive.values().filter(|(_, other)| other.task == dispatch.task) {
+            violations.push(format!("{dispatch} begins on {host}, {other} runs on {elsewhere}"));
         }
+        *begun += 1;
+        let number = *begun;
+        alive.insert(number, (host.to_owned(), dispatch));
+        Running { table: self.clone(), number }
     }
 
-    /// Ends everything on a machine at once.
-    pub(crate) fn forget(&self, host: &str) {
-        self.lock().alive.retain(|_, process| process.host != host);
-    }
-
-    /// What runs, but for what is excused.
-    pub(crate) fn alive(&self) -> Vec<(String, Dispatch)> {
-        let inner = self.lock();
-        let promised = inner.alive.values().filter(|process| !process.is_excused);
-        promised.map(|process| (process.host.clone(), process.dispatch)).collect()
+    /// What runs, and where.
+    pub(super) fn alive(&self) -> Vec<(String, Dispatch)> {
+        self.lock().alive.values().cloned().collect()
     }
 
     /// How many have begun.
-    pub(crate) fn begun(&self) -> u64 {
+    pub(super) fn begun(&self) -> u64 {
         self.lock().begun
     }
 
     /// What should never have happened.
-    pub(crate) fn violations(&self) -> Vec<String> {
+    pub(super) fn violations(&self) -> Vec<String> {
         self.lock().violations.clone()
     }
 

@@ -20,7 +20,7 @@ const FIRST: &str = "QUORATE_SIMULATION_FIRST";
 const SEEDS_DEFAULT: u64 = 60;
 
 /// What at least one of so many seeds must have met, or they prove nothing.
-const DEMANDED: [&str; 17] = [
+const DEMANDED: [&str; 18] = [
     "leaders",
     "expiries",
     "registrations",
@@ -31,6 +31,7 @@ const DEMANDED: [&str; 17] = [
     "purges",
     "storage failures",
     "lease kills",
+    "tasks taken over",
     "retries",
     "removals",
     "acknowledged",

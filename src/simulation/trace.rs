@@ -16,7 +16,7 @@ use super::machines::Machines;
 const SHOW: &str = "QUORATE_SIMULATION_SHOW";
 
 /// What a run is worth nothing without, over many seeds: a name, and how a line about it reads.
-const COUNTED: [(&str, &str); 15] = [
+const COUNTED: [(&str, &str); 17] = [
     ("leaders", "this node leads"),
     ("expiries", "cause=Expired"),
     ("releases", "cause=Released"),
@@ -28,6 +28,8 @@ const COUNTED: [(&str, &str); 15] = [
     ("snapshots installed", "a snapshot is installed"),
     ("purges", "purging the log"),
     ("torn tails", "cutting a torn tail"),
+    ("tasks taken over", "taken over"),
+    ("keepers lost", "the keeper is lost"),
     ("storage failures", "its storage failed"),
     ("lease kills", "killed: the lease is over"),
     ("retries", "not the first attempt"),
@@ -45,6 +47,8 @@ struct Inner {
     line: Vec<u8>,
     counts: BTreeMap<&'static str, u64>,
     show: bool,
+    /// Where the run keeps its files.
+    dir: String,
 }
 
 impl Trace {
@@ -52,7 +56,9 @@ impl Trace {
     pub(super) fn start(machines: &Machines) -> (Self, tracing::subscriber::DefaultGuard) {
         let show = std::env::var_os(SHOW).is_some();
         let counts = COUNTED.iter().map(|&(name, _)| (name, 0)).collect();
-        let inner = Inner { hash: 0, lines: 0, line: Vec::new(), counts, show };
+        let dir = std::env::current_dir().and_then(std::fs::canonicalize).expect("it is there");
+        let dir = dir.to_string_lossy().into_owned();
+        let inner = Inner { hash: 0, lines: 0, line: Vec::new(), counts, show, dir };
         let trace = Self(Arc::new(Mutex::new(inner)));
         let filter = std::env::var(SHOW).ok().filter(|filter| filter.contains('='));
         let filter =
@@ -84,19 +90,20 @@ impl Trace {
 
 impl Inner {
     fn end_line(&mut self) {
-        let line = String::from_utf8_lossy(&self.line);
+        // Where the run keeps its files is no part of it.
+        let line = String::from_utf8_lossy(&self.line).replace(&self.dir, "");
         for (name, mark) in COUNTED {
             if line.contains(mark) {
                 *self.counts.entry(name).or_default() += 1;
             }
         }
         self.lines += 1;
-        for &byte in &self.line {
+        for &byte in line.as_bytes() {
             // FNV-1a: this is no secret, and every byte counts.
             self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
         if self.show {
-            let _ = io::stderr().write_all(&self.line);
+            let _ = io::stderr().write_all(line.as_bytes());
         }
         self.line.clear();
     }

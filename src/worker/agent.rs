@@ -6,17 +6,19 @@
 
 mod ended;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quorate_model::{Containment, Dispatch, DurationMs, Outcome, StopReason, TaskId, Usage};
+use quorate_raft::machine;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::attempt::{self, Attempt, Departure, Finished, Host, Prepared};
 use super::keeper::{Exit, Keeper, Key, Note, Order, Program, Said, VERSION};
@@ -88,7 +90,7 @@ pub(crate) struct Agent {
     next_key: u64,
     /// At most one attempt of a task lives.
     live: BTreeMap<TaskId, Live>,
-    by_key: HashMap<Key, TaskId>,
+    by_key: BTreeMap<Key, TaskId>,
     /// What the keeper holds of all that live. Until it has told all, only those it has told.
     told: BTreeSet<Key>,
     /// Attempts that the keeper may forget.
@@ -128,7 +130,7 @@ impl Agent {
             retry_at: None,
             next_key: 0,
             live: BTreeMap::new(),
-            by_key: HashMap::new(),
+            by_key: BTreeMap::new(),
             told: BTreeSet::new(),
             settled: Vec::new(),
             containment: None,
@@ -297,7 +299,11 @@ impl Agent {
         let (sender, departure) = oneshot::channel();
         let dispatch = attempt.dispatch();
         let live = Live { dispatch, key, departure: Some(sender), is_void: false };
-        self.live.insert(dispatch.task, live);
+        if let Some(overtaken) = self.live.insert(dispatch.task, live) {
+            // It has ended, and the keeper only holds it still: so did the agent before.
+            self.by_key.remove(&overtaken.key);
+            self.settled.push(overtaken.key);
+        }
         self.by_key.insert(key, dispatch.task);
         self.watched.spawn(attempt.watch(departure));
         self.setup.counters.started(self.live.len());
@@ -351,7 +357,10 @@ impl Agent {
     /// Takes in that an attempt has ended and everything about it is written.
     fn finish(&mut self, finished: Finished) {
         let Finished { dispatch, outcome, usage, workspace } = finished;
-        let is_void = self.live.remove(&dispatch.task).is_some_and(|live| {
+        // An attempt that was taken over after it had ended may have a successor that runs.
+        let is_last = self.live.get(&dispatch.task).is_some_and(|live| live.dispatch == dispatch);
+        let live = if is_last { self.live.remove(&dispatch.task) } else { None };
+        let is_void = live.is_some_and(|live| {
             self.by_key.remove(&live.key);
             self.settled.push(live.key);
             live.is_void
@@ -501,11 +510,12 @@ impl Agent {
     fn sync(&mut self) {
         let Setup { outbox, journal, .. } = &mut self.setup;
         if let Some(file) = journal.take_unsynced(outbox) {
-            tokio::task::spawn_blocking(move || {
+            let sync = machine::blocking(move || {
                 if let Err(error) = file.and_then(|file| file.sync_data()) {
                     tracing::error!(%error, "reports that wait do not outlive a power cut");
                 }
             });
+            tokio::spawn(sync);
         }
     }
 
@@ -533,7 +543,7 @@ async fn next_note(keeper: &mut Option<Keeper>) -> io::Result<Option<Said>> {
 
 async fn sleep_until(at: Option<Instant>) {
     match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
+        Some(at) => tokio::time::sleep_until(at).await,
         None => pending().await,
     }
 }

@@ -24,8 +24,6 @@ mod logs;
 mod outbox;
 mod room;
 mod session;
-#[cfg(test)]
-pub(crate) mod simulated;
 mod standing;
 mod status;
 mod sys;
@@ -42,6 +40,7 @@ use std::thread;
 use std::time::Duration;
 
 use quorate_model::DurationMs;
+use quorate_raft::machine;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -283,6 +282,14 @@ fn run_agent(
     lock: File,
 ) -> io::Result<oneshot::Receiver<()>> {
     let (ended, end) = oneshot::channel();
+    if machine::simulated().is_some() {
+        // There is one thread only.
+        tokio::spawn(async move {
+            agent.run(wishes).await;
+            drop((lock, ended));
+        });
+        return Ok(end);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("quorate-agent".to_owned()).spawn(move || {
         runtime.block_on(agent.run(wishes));

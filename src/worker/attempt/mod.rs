@@ -158,6 +158,12 @@ impl Drop for Lent<'_> {
     }
 }
 
+/// Which attempt a memo is of.
+#[cfg(test)]
+pub(crate) fn dispatch_of(memo: &[u8]) -> Dispatch {
+    Memo::decode(memo).expect("an agent wrote it").dispatch
+}
+
 impl Memo {
     fn encode(&self) -> Vec<u8> {
         let bytes = bincode::serde::encode_to_vec(self, bincode::config::standard());

@@ -15,6 +15,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use quorate_raft::machine;
+
 /// All workspaces of a worker.
 #[derive(Debug)]
 pub(crate) struct Workspaces {
@@ -76,7 +78,7 @@ impl Workspaces {
             return self.shelve(workspace);
         }
         let this = Arc::clone(self);
-        tokio::task::spawn_blocking(move || match workspace.renew() {
+        let clean = machine::blocking(move || match workspace.renew() {
             Ok(()) => this.shelve(workspace),
             // Its number stays taken: nobody else is sent there.
             Err(error) => {
@@ -84,6 +86,7 @@ impl Workspaces {
                 tracing::warn!(%path, %error, "a workspace cannot be cleaned; it is left behind");
             }
         });
+        tokio::spawn(clean);
     }
 
     fn shelve(&self, workspace: Workspace) {

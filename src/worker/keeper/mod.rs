@@ -30,6 +30,8 @@ mod containment;
 mod fuzz;
 mod link;
 mod peer;
+#[cfg(test)]
+pub(crate) mod simulated;
 mod survivors;
 mod wire;
 

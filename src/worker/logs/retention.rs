@@ -11,6 +11,7 @@ use std::sync::Weak;
 use std::time::{Duration, SystemTime};
 
 use quorate_model::RunId;
+use quorate_raft::machine;
 
 use super::Logs;
 
@@ -39,7 +40,7 @@ pub(crate) async fn keep_tidy(logs: Weak<Logs>, retention: Retention) {
     loop {
         ticks.tick().await;
         let Some(logs) = logs.upgrade() else { return };
-        let swept = tokio::task::spawn_blocking(move || sweep(&logs, retention, SystemTime::now()));
+        let swept = machine::blocking(move || sweep(&logs, retention, SystemTime::now()));
         if let Ok(Err(error)) = swept.await {
             tracing::warn!(%error, "old output cannot be looked for");
         }

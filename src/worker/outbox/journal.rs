@@ -9,10 +9,11 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quorate_model::command::ReportTask;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::Outbox;
 
