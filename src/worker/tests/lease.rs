@@ -11,8 +11,8 @@ const SHORT: DurationMs = DurationMs(1_500);
 
 #[tokio::test]
 async fn tasks_outlive_many_leases_that_are_renewed() {
-    let (world, mut line) = World::registered(DurationMs(400)).await;
-    line.start(world.noting(dispatch(0, 1, 11), "sleep 1.5")).await;
+    let (world, mut line) = World::registered(DurationMs(1_000)).await;
+    line.start(world.noting(dispatch(0, 1, 11), "sleep 3")).await;
     assert_eq!(line.outcome().await, Outcome::Succeeded { outputs: None });
 }
 
