@@ -73,6 +73,7 @@ fn from_worker() -> Vec<FromWorker> {
         },
         FromWorker::Resume { worker, epoch },
         FromWorker::Renew { sent_at: u64::MAX },
+        FromWorker::Leaving,
         FromWorker::Report { sequence: 9, report },
         FromWorker::Release,
     ]

@@ -48,6 +48,9 @@ pub(crate) enum FromWorker {
         /// To be proposed.
         report: ReportTask,
     },
+    /// It stops: it finishes what it has and takes nothing more. A `Start` that crosses this
+    /// comes back as [`Returned`](quorate_model::Outcome::Returned). Said in every session.
+    Leaving,
     /// It stops, and nothing runs any more: the lease may end at once.
     Release,
     /// Whether its disk is full, whenever that changes and at the beginning of a session if it

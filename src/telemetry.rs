@@ -125,6 +125,8 @@ fn read(node: &Node, sessions: &Sessions) -> Vec<Reading> {
         gauge("tasks_ready", "Tasks that wait for a worker", length(counted.ready)),
         gauge("tasks_running", "Tasks assigned to a worker", length(counted.running)),
         gauge("workers_live", "Workers that hold a lease", length(counted.workers)),
+        gauge("workers_ineligible", "Of those, given nothing more", length(counted.ineligible)),
+        gauge("workers_quarantined", "Of those, for their clock", length(counted.quarantined)),
         gauge("workers_connected", "Workers connected here", length(sessions.connected().len())),
         gauge("slots_total", "Slots of live workers", length(counted.slots)),
     ];
@@ -183,6 +185,8 @@ struct Counted {
     ready: usize,
     running: usize,
     workers: usize,
+    ineligible: usize,
+    quarantined: usize,
     slots: usize,
     /// Workers, in the order of [`Containment::ALL`].
     contained: [usize; 3],
@@ -197,6 +201,8 @@ fn count(state: &State) -> Counted {
         ready: state.ready_count(),
         running: live().map(|worker| worker.running.len()).sum(),
         workers: live().count(),
+        ineligible: live().filter(|worker| !worker.is_eligible()).count(),
+        quarantined: live().filter(|worker| worker.quarantine.is_some()).count(),
         slots: live().map(|worker| worker.slots as usize).sum(),
         contained: Containment::ALL
             .map(|one| live().filter(|worker| worker.containment == one).count()),

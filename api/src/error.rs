@@ -289,7 +289,9 @@ impl From<Rejection> for Failure {
             | Rejection::TokenNotNewer { task }
             | Rejection::LabelsDiffer { task, .. } => (Code::Conflict, Some(task.run)),
             Rejection::NoSuchWorker { .. } => (Code::NoSuchWorker, None),
-            Rejection::StaleEpoch { .. } | Rejection::NoFreeSlot { .. } => (Code::Conflict, None),
+            Rejection::StaleEpoch { .. }
+            | Rejection::NoFreeSlot { .. }
+            | Rejection::Ineligible { .. } => (Code::Conflict, None),
             Rejection::KeyReused { .. } => (Code::KeyReused, None),
             Rejection::BadKey { .. } => (Code::BadKey, None),
         };

@@ -250,6 +250,12 @@ async fn read_body(body: Body) -> Result<Bytes, Failure> {
     Ok(read.freeze())
 }
 
+/// The longest reason or comment, in bytes: it stays with what it is about.
+pub(crate) const REASON_BYTES_MAX: usize = 1_024;
+
+/// The longest name that somebody goes by, in bytes.
+pub(crate) const BY_BYTES_MAX: usize = 128;
+
 /// What a body is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
@@ -317,6 +323,15 @@ impl Fields {
         let value = self.0.remove(name).filter(|value| !value.is_null());
         let parse = |value| serde_json::from_value(value).map_err(|error| invalid(name, error));
         value.map(parse).transpose()
+    }
+
+    /// Takes a text for people out; empty if it is absent.
+    pub(crate) fn words(&mut self, name: &str, bytes_max: usize) -> Result<String, Failure> {
+        let words: String = self.take(name)?.unwrap_or_default();
+        if words.len() > bytes_max {
+            return Err(invalid(name, format!("it has at most {bytes_max} bytes")));
+        }
+        Ok(words)
     }
 
     /// Takes a field out that must be there.

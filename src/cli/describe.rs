@@ -1,22 +1,25 @@
-//! `describe`: all about a run, for people.
+//! `describe`: all about a run or a worker, for people.
 
 use std::io::{self, Write};
 
-use quorate_api::view::{ArtifactView, RunView, TaskView};
+use quorate_api::client::Client;
+use quorate_api::time::Time;
+use quorate_api::view::{ArtifactView, RunView, TaskView, WorkerView};
 use serde_json::Value;
 
 use super::connect::{self, now_ms};
 use super::exit::Exit;
 use super::output::{BOLD, Cell, Format, OutputArgs, PLAIN, Table, paint, print_list, print_one};
 use super::progress::why;
-use super::{Global, run, span, stdout};
+use super::rows::state_of;
+use super::{Global, run, span, stdout, worker};
 
 /// What `quorate describe` is told.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct DescribeArgs {
-    /// Id of a run, a unique part of it, or @last
+    /// Id of a run, a unique part of it, or @last; or worker/ID
     #[arg(default_value = "@last")]
-    run: String,
+    what: String,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -28,7 +31,10 @@ pub(super) struct DescribeArgs {
 /// If there is no such run, the cluster does not answer, or stdout cannot be written.
 pub(super) async fn describe(global: &Global, args: DescribeArgs) -> anyhow::Result<Exit> {
     let client = connect::client(global).await?;
-    let id = connect::find_run(&client, args.run.strip_prefix("run/").unwrap_or(&args.run)).await?;
+    if args.what.starts_with("worker/") {
+        return describe_worker(&client, &args).await;
+    }
+    let id = connect::find_run(&client, &args.what).await?;
     let run = client.run(id).await?;
     let mut out = stdout();
     if args.output.quiet || !matches!(args.output.format, Format::Table | Format::Wide) {
@@ -43,6 +49,46 @@ pub(super) async fn describe(global: &Global, args: DescribeArgs) -> anyhow::Res
     out.flush()?;
     run::hint_at_logs(&run);
     Ok(Exit::Done)
+}
+
+async fn describe_worker(client: &Client, args: &DescribeArgs) -> anyhow::Result<Exit> {
+    let view = client.worker(worker::find(client, &args.what).await?).await?;
+    let (mut out, now_ms) = (stdout(), now_ms());
+    if args.output.quiet || !matches!(args.output.format, Format::Table | Format::Wide) {
+        print_one(&mut out, &args.output, &view, now_ms)?;
+    } else {
+        print_worker(&mut out, &view, now_ms)?;
+    }
+    out.flush()?;
+    Ok(Exit::Done)
+}
+
+fn print_worker(out: &mut dyn Write, view: &WorkerView, now_ms: u64) -> io::Result<()> {
+    let ago = |at: Time| format!("{at} ({} ago)", span::show(now_ms.saturating_sub(at.0.0)));
+    let mut field = |name: &str, value: String| writeln!(out, "{BOLD}{name:<13}{PLAIN}{value}");
+    field("Worker", format!("{} {}", view.id, view.name))?;
+    let state = state_of(view);
+    field("State", format!("{}{state}{PLAIN}", paint(state)))?;
+    if let Some(why) = &view.ineligible {
+        field("Ineligible", why.clone())?;
+    }
+    if let Some(drain) = view.drain.as_ref().filter(|drain| !drain.by.is_empty()) {
+        field("Drained by", format!("{}, {}", drain.by, ago(drain.at)))?;
+    }
+    if let Some(found) = view.quarantine {
+        field("Quarantined", ago(found.at))?;
+    }
+    field("Containment", view.containment.text().to_owned())?;
+    field("Running", format!("{} of {} slots", view.running, view.slots))?;
+    for run in &view.runs {
+        field("Run", run.to_string())?;
+    }
+    for (name, value) in &view.labels {
+        field("Label", format!("{name}={value}"))?;
+    }
+    field("Lease", view.lease.clone())?;
+    field("Registered", format!("{}, epoch {}", ago(view.registered_at), view.epoch))?;
+    view.gone_at.map_or(Ok(()), |at| field("Gone", ago(at)))
 }
 
 /// Writes it all.

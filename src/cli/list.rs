@@ -4,16 +4,16 @@ use std::io::Write as _;
 use std::str::FromStr;
 use std::time::Duration;
 
-use quorate_api::client::{Client, RunQuery};
+use quorate_api::client::RunQuery;
 use quorate_api::page::{PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, Page};
 use quorate_api::time::Time;
 use quorate_api::view::RunState;
-use quorate_model::{UnixMs, WorkerId};
+use quorate_model::UnixMs;
 
 use super::connect::{self, now_ms};
-use super::exit::{Exit, Failure};
+use super::exit::Exit;
 use super::output::{OutputArgs, print_list, print_one};
-use super::{Global, say, stdout};
+use super::{Global, say, stdout, worker};
 
 /// What `quorate ls` is told.
 #[derive(Clone, Debug, clap::Args)]
@@ -177,7 +177,7 @@ pub(super) async fn get(global: &Global, args: GetArgs) -> anyhow::Result<Exit> 
             print_one(&mut out, &args.output, &workflow, now_ms())?;
         }
         Thing::Worker(id) => {
-            let worker = client.worker(worker_id(&client, &id).await?).await?;
+            let worker = client.worker(worker::find(&client, &id).await?).await?;
             print_one(&mut out, &args.output, &worker, now_ms())?;
         }
         Thing::Task { run, id } => {
@@ -187,20 +187,4 @@ pub(super) async fn get(global: &Global, args: GetArgs) -> anyhow::Result<Exit> 
     }
     out.flush()?;
     Ok(Exit::Done)
-}
-
-/// The worker that is meant: by its id, or by its name if only one has it.
-async fn worker_id(client: &Client, text: &str) -> anyhow::Result<WorkerId> {
-    if let Ok(id) = text.parse() {
-        return Ok(id);
-    }
-    let named: Vec<_> = client.workers().await?;
-    let named: Vec<_> = named.iter().filter(|worker| worker.name.as_str() == text).collect();
-    match named[..] {
-        [worker] => Ok(worker.id),
-        _ => {
-            let message = format!("{} workers are called {text:?}", named.len());
-            Err(Failure::new(Exit::NotFound, message).hint("quorate ls workers lists them").into())
-        }
-    }
 }

@@ -23,6 +23,7 @@ mod scratch;
 mod signals;
 mod span;
 mod watch;
+mod worker;
 mod workflow;
 
 use std::fmt;
@@ -81,7 +82,7 @@ enum Verb {
     Run(local::RunArgs),
     /// Start a node
     Server(node::ServerArgs),
-    /// Start a worker without a vote
+    /// Start a worker without a vote, or say whether one is given work
     Worker(node::WorkerArgs),
     /// Hold the dead-man's switch of a worker
     #[command(hide = true)]
@@ -98,7 +99,7 @@ enum Verb {
     Ls(list::LsArgs),
     /// Print one thing: run/ID, workflow/NAME, worker/ID or task/RUN/ID
     Get(list::GetArgs),
-    /// Tell all about a run
+    /// Tell all about a run, or a worker: worker/ID
     #[command(visible_alias = "status")]
     Describe(describe::DescribeArgs),
     /// Print what tasks wrote
@@ -137,7 +138,10 @@ fn dispatch(global: &Global, verb: Verb) -> anyhow::Result<Exit> {
         Verb::Help(args) => about::help(&args),
         Verb::Validate(args) => workflow::validate(&args),
         Verb::Server(args) => block_on(node::server(args)),
-        Verb::Worker(args) => block_on(node::worker(args)),
+        Verb::Worker(mut args) => match args.verb.take() {
+            Some(verb) => block_on(worker::worker(global, verb)),
+            None => block_on(node::worker(args)),
+        },
         Verb::Demo(args) => block_on(demo::demo(args)),
         Verb::Run(args) => block_on(local::run(args)),
         Verb::Submit(args) => block_on(run::submit(global, args)),
@@ -169,6 +173,11 @@ fn stream_colours(choice: ColorChoice) -> anstream::ColorChoice {
 /// Says a line on stderr. A stderr that is gone is not worth failing for.
 fn say(line: impl fmt::Display) {
     let _ = writeln!(anstream::stderr().lock(), "{line}");
+}
+
+/// What whoever types goes by, for those who look later.
+fn user() -> String {
+    std::env::var("USER").unwrap_or_default()
 }
 
 /// Where data go. Buffered: flush at the end.

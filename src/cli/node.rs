@@ -12,7 +12,7 @@ use quorate_raft::ClusterId;
 
 use super::exit::{Exit, Failure};
 use super::signals::{Stop, Stops};
-use super::stdout;
+use super::{stdout, worker};
 use crate::config::{Config, Overrides, Span};
 use crate::seeds::{self, Seeds};
 use crate::server::{Farewell, Server, StartError};
@@ -57,7 +57,10 @@ pub(super) struct ServerArgs {
 
 /// What `quorate worker` is told.
 #[derive(Clone, Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct WorkerArgs {
+    #[command(subcommand)]
+    pub(super) verb: Option<worker::WorkerVerb>,
     /// Nodes of the cluster; one is enough if the others can be reached from here
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', required = true)]
     server: Vec<String>,

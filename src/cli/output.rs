@@ -38,9 +38,9 @@ impl fmt::Display for Paint {
 pub(crate) fn paint(state: &str) -> Paint {
     match state {
         "succeeded" | "live" => GREEN,
-        "failed" | "timed_out" | "lost" | "upstream_failed" | "gone" => RED,
+        "failed" | "timed_out" | "lost" | "upstream_failed" | "gone" | "quarantined" => RED,
         "running" => BLUE,
-        "retrying" | "stopping" | "cancelled" => YELLOW,
+        "retrying" | "stopping" | "cancelled" | "draining" | "drained" => YELLOW,
         "skipped" | "waiting" => DIM,
         _ => PLAIN,
     }

@@ -140,22 +140,19 @@ impl Item for WorkerView {
         "LABELS",
         "LEASE",
         "EPOCH",
+        "NOTE",
     ];
-    const WIDE: usize = 2;
+    const WIDE: usize = 3;
 
     fn id(&self) -> String {
         self.id.to_string()
     }
 
     fn cells(&self, now_ms: u64) -> Vec<Cell> {
-        let state = match self.state {
-            WorkerState::Live => "live",
-            WorkerState::Gone => "gone",
-        };
         vec![
             self.id().into(),
             self.name.to_string().into(),
-            Cell::state(state),
+            Cell::state(state_of(self)),
             self.running.to_string().into(),
             self.slots.to_string().into(),
             age(self.gone_at.unwrap_or(self.registered_at), now_ms),
@@ -163,7 +160,19 @@ impl Item for WorkerView {
             labels(&self.labels),
             self.lease.clone().into(),
             self.epoch.to_string().into(),
+            Cell::maybe(self.ineligible.as_ref()),
         ]
+    }
+}
+
+/// How a worker is, in a word.
+pub(super) fn state_of(worker: &WorkerView) -> &'static str {
+    match worker.state {
+        WorkerState::Live if worker.quarantine.is_some() => "quarantined",
+        WorkerState::Live if worker.eligible => "live",
+        WorkerState::Live if worker.running > 0 => "draining",
+        WorkerState::Live => "drained",
+        WorkerState::Gone => "gone",
     }
 }
 

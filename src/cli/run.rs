@@ -319,8 +319,7 @@ pub(super) async fn decide(global: &Global, args: DecideArgs) -> anyhow::Result<
     let values = args.outputs.into_iter().map(|(name, value)| (name, Value::String(value)));
     let outputs: Map<String, Value> = values.collect();
     let outputs = (!outputs.is_empty()).then_some(outputs);
-    let by = std::env::var("USER").unwrap_or_default();
-    let decided = Decided { verdict, by, comment: args.comment, outputs };
+    let decided = Decided { verdict, by: super::user(), comment: args.comment, outputs };
     let accepted = client.decide(id, &args.task, &decided).await?;
     let mut out = stdout();
     print_id(&mut out, &args.output, "run", &id, &accepted)?;

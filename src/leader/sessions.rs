@@ -67,6 +67,8 @@ struct Session {
     outgoing: mpsc::Sender<ToWorker>,
     /// Its disk is: it is given nothing.
     is_full: bool,
+    /// It stops: it is given nothing more.
+    is_leaving: bool,
     /// Ends the session when a newer one takes its place.
     end: CancellationToken,
 }
@@ -95,7 +97,8 @@ impl Sessions {
     /// Those of them that could be told to start something.
     pub(super) fn with_room(&self) -> BTreeSet<WorkerId> {
         let open = self.open();
-        let with_room = open.sessions.iter().filter(|(_, session)| !session.is_full);
+        let takes_more = |session: &Session| !session.is_full && !session.is_leaving;
+        let with_room = open.sessions.iter().filter(|(_, session)| takes_more(session));
         with_room.map(|(&worker, _)| worker).collect()
     }
 
@@ -164,6 +167,7 @@ impl Sessions {
             FromWorker::Resume { worker, epoch } => self.resume(term, worker, epoch).await,
             FromWorker::Renew { .. }
             | FromWorker::Report { .. }
+            | FromWorker::Leaving
             | FromWorker::Release
             | FromWorker::DiskFull(_)
             | FromWorker::ReadDone { .. } => Err(ToWorker::Refused {
@@ -261,8 +265,8 @@ impl Sessions {
         }
         open.serial += 1;
         let (serial, end) = (open.serial, term.end.child_token());
-        let (outgoing, is_full) = (outgoing.clone(), false);
-        let session = Session { serial, epoch, outgoing, is_full, end };
+        let (outgoing, is_full, is_leaving) = (outgoing.clone(), false, false);
+        let session = Session { serial, epoch, outgoing, is_full, is_leaving, end };
         if let Some(old) = open.sessions.insert(worker, session.clone()) {
             old.end.cancel();
         }
@@ -297,6 +301,13 @@ impl Sessions {
                 tokio::spawn(async move {
                     sessions.record(term, &outgoing, sequence, report).await;
                 });
+            }
+            FromWorker::Leaving => {
+                // Planned around from now on, and remembered once it is in the log.
+                if let Some(session) = self.open().sessions.get_mut(&from.worker) {
+                    session.is_leaving = true;
+                }
+                tokio::spawn(async move { sessions.withdraw(term, from).await });
             }
             FromWorker::Release => {
                 tokio::spawn(async move { sessions.release(term, from).await });

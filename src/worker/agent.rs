@@ -194,7 +194,10 @@ impl Agent {
             }
             Wish::Detach => {} // It ends the loop.
             Wish::Drain { patience, done } => {
-                self.drop_waiting();
+                for start in std::mem::take(&mut self.waiting) {
+                    self.setup.host.logs.end(start.dispatch.task, start.dispatch.attempt);
+                    self.tell(start.dispatch, Outcome::Returned, Usage::default());
+                }
                 let until = Some(Instant::now() + patience);
                 self.drain = Some(Drain { until, done: Some(done) });
             }
@@ -217,13 +220,13 @@ impl Agent {
             tracing::info!(%dispatch, %refusal, "not started");
             return;
         }
-        if self.drain.is_some() {
-            // The lease ends soon, and the attempt with it.
-            tracing::info!(%dispatch, "not started: this worker is stopping");
-            return;
-        }
         if self.knows(&dispatch) {
             tracing::debug!(%dispatch, "already started");
+            return;
+        }
+        if self.drain.is_some() && self.ended.admits(&dispatch) {
+            tracing::info!(%dispatch, "handed back: this worker is stopping");
+            self.tell(dispatch, Outcome::Returned, Usage::default());
             return;
         }
         let refusal = if self.live.contains_key(&dispatch.task) {

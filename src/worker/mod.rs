@@ -139,6 +139,7 @@ pub(crate) struct Worker;
 #[derive(Debug)]
 pub(crate) struct WorkerHandle {
     wishes: mpsc::Sender<Wish>,
+    leaving: watch::Sender<bool>,
     farewell: watch::Sender<bool>,
     session: JoinHandle<()>,
     agent: Option<oneshot::Receiver<()>>,
@@ -179,6 +180,7 @@ impl Worker {
         let host = Host { attempts, workspaces, env, kinds, logs: Arc::clone(&logs) };
         let (wishes, wished) = mpsc::channel(WISHES_MAX);
         let (ready, containment) = watch::channel(None);
+        let (leaving, is_leaving) = watch::channel(false);
         let (farewell, is_farewell) = watch::channel(false);
         let (room, full) = watch::channel(false);
         tokio::spawn(room::watch(dir.clone(), room));
@@ -207,12 +209,13 @@ impl Worker {
             wishes: wishes.clone(),
             containment,
             full: full.clone(),
+            leaving: is_leaving,
             farewell: is_farewell,
         };
         let (session, agent) = (tokio::spawn(session.run()), Some(agent));
         let kill_after = Duration::from_millis(kill_after.0);
         let probe = Probe { standing, outbox, counters, slots, full };
-        Ok(WorkerHandle { wishes, farewell, session, agent, probe, kill_after })
+        Ok(WorkerHandle { wishes, leaving, farewell, session, agent, probe, kill_after })
     }
 }
 
@@ -229,6 +232,8 @@ impl WorkerHandle {
     /// Lets tasks run on for `patience`, stops the others, has their ends recorded, gives the
     /// lease back, and returns when nothing is left.
     pub(crate) async fn stop(mut self, patience: Duration) {
+        // First, so that as little as can be is given out in vain.
+        self.leaving.send_replace(true);
         let (done, drained) = oneshot::channel();
         let _ = self.wishes.send(Wish::Drain { patience, done }).await;
         // Killing may take a little longer than what it is given.

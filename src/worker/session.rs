@@ -104,6 +104,8 @@ pub(crate) struct Session {
     pub(crate) containment: watch::Receiver<Option<Containment>>,
     /// Whether the disk is full.
     pub(crate) full: watch::Receiver<bool>,
+    /// Set when the worker stops, and takes nothing more.
+    pub(crate) leaving: watch::Receiver<bool>,
     /// Set when nothing runs any more and the worker is to leave.
     pub(crate) farewell: watch::Receiver<bool>,
 }
@@ -198,9 +200,13 @@ impl Session {
         let reads = Arc::new(Semaphore::new(READS_MAX));
         let mut renewals = Renewals::new(span);
         let (mut farewell, mut full) = (self.farewell.clone(), self.full.clone());
+        let mut leaving = self.leaving.clone();
+        // In a new session there is room for it.
         if *full.borrow_and_update() {
-            // In a new session there is room for it.
             let _ = to_leader.try_send(FromWorker::DiskFull(true));
+        }
+        if *leaving.borrow_and_update() {
+            let _ = to_leader.try_send(FromWorker::Leaving);
         }
         loop {
             let Some(lease) = self.standing.held(sys::boottime()) else { return End::Expired };
@@ -224,6 +230,9 @@ impl Session {
                     let is_full = *full.borrow_and_update();
                     // Whoever takes nothing any more is given up soon, and told anew.
                     let _ = to_leader.try_send(FromWorker::DiskFull(is_full));
+                },
+                Ok(()) = leaving.changed() => {
+                    let _ = to_leader.try_send(FromWorker::Leaving);
                 },
                 () = self.send_reports(&to_leader) => return End::Closed,
                 () = sleep_until(lease.deadline) => {}

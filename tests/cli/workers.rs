@@ -67,3 +67,72 @@ fn what_must_not_happen_twice_is_held_when_its_worker_is_lost() {
     assert_eq!(pay["outputs"]["paid"], "7");
     assert_eq!(std::fs::read_to_string(ledger).unwrap(), "paid\n");
 }
+
+#[test]
+fn a_drained_worker_finishes_what_it_has_and_gets_no_more() {
+    let _gate = one_at_a_time();
+    let mut user = User::new();
+    let server = Server::start(&mut user);
+    let worker = begin_worker(&user, &server);
+    let (begun, end) = (user.home.path().join("begun"), user.home.path().join("end"));
+    let text = format!(
+        "tasks:\n  - id: long\n    runs_on: {{gpu: yes}}\n    \
+         run: touch {}; until [ -e {} ]; do sleep 0.05; done\n",
+        begun.display(),
+        end.display()
+    );
+    let long = user.file("long.yaml", &text);
+    let short = user.file("short.yaml", "tasks: [{id: a, runs_on: {gpu: yes}, run: echo here}]\n");
+    user.types(&format!("quorate submit {long}")).exits(0);
+    until("it has begun", || begun.exists().then_some(()));
+    user.types("quorate worker drain hand --reason disk").exits(0).says("1 of its tasks go on");
+    user.types("quorate ls workers").exits(0).prints("draining");
+    user.types("quorate describe worker/hand").exits(0).prints("drained: disk");
+    user.types(&format!("quorate submit {short}")).exits(0);
+    until("the short one waits", || (task(&user, "a")["state"] == "queued").then_some(()));
+    std::fs::write(end, "").unwrap();
+    until("it is drained", || {
+        user.types("quorate ls workers").exits(0).out.contains("drained").then_some(())
+    });
+    assert_eq!(task(&user, "a")["state"], "queued");
+    user.types("quorate worker drain nobody").exits(6);
+    user.types("quorate worker eligible hand").exits(0);
+    user.types("quorate wait @last").exits(0);
+    worker.signal("INT");
+    worker.ends().exits(0);
+}
+
+#[test]
+fn what_is_given_to_a_worker_that_stops_goes_elsewhere_at_once() {
+    let _gate = one_at_a_time();
+    let mut user = User::new();
+    let server = Server::start(&mut user);
+    let worker = begin_worker(&user, &server);
+    let (begun, end) = (user.home.path().join("begun"), user.home.path().join("end"));
+    let text = format!(
+        "tasks:\n  - id: long\n    runs_on: {{gpu: yes}}\n    \
+         run: touch {}; until [ -e {} ]; do sleep 0.05; done\n",
+        begun.display(),
+        end.display()
+    );
+    let long = user.file("long.yaml", &text);
+    user.types(&format!("quorate submit {long}")).exits(0);
+    until("it has begun", || begun.exists().then_some(()));
+    worker.signal("INT");
+    // Work comes in all the while: whatever crosses the word that the worker stops must not
+    // count as lost.
+    let many = "tasks:\n".to_owned()
+        + &(0..40).map(|at| format!("  - {{id: t{at}, run: 'true'}}\n")).collect::<String>();
+    let many = user.file("many.yaml", &many);
+    user.types(&format!("quorate submit {many} --wait")).exits(0);
+    let got = user.types("quorate ls tasks @last -o json").exits(0).out;
+    let page: serde_json::Value = serde_json::from_str(&got).unwrap();
+    assert!(page["items"].as_array().unwrap().iter().all(|task| task["losses"] == 0), "{page}");
+    until("the log knows", || {
+        let all = user.types("quorate ls workers -o wide").exits(0).out;
+        all.contains("it is stopping").then_some(())
+    });
+    std::fs::write(end, "").unwrap();
+    worker.ends().exits(0);
+    user.types("quorate ls workers").exits(0).prints("gone");
+}

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::ask::Ask;
 use super::{Client, Error};
 use crate::page::Page;
-use crate::view::{ClusterView, JoinedView, MemberView, VersionView, WorkerView};
+use crate::view::{ClusterView, JoinedView, MemberView, VersionView, WorkerAccepted, WorkerView};
 
 /// How much longer than other requests a change of the membership may take: a node that joins
 /// has to catch up first.
@@ -32,6 +32,31 @@ impl Client {
     /// See [`Error`].
     pub async fn worker(&self, id: WorkerId) -> Result<WorkerView, Error> {
         self.view(self.read(format!("/v1/workers/{}", id.0))).await
+    }
+
+    /// Has a worker be given nothing more. What it runs goes on.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub async fn drain(
+        &self,
+        id: WorkerId,
+        by: &str,
+        reason: &str,
+    ) -> Result<WorkerAccepted, Error> {
+        let ask = Ask::write(Method::POST, format!("/v1/workers/{}/drain", id.0));
+        self.view(ask.json(&json!({ "by": by, "reason": reason }))).await
+    }
+
+    /// Takes a drain back.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub async fn make_eligible(&self, id: WorkerId, by: &str) -> Result<WorkerAccepted, Error> {
+        let ask = Ask::write(Method::POST, format!("/v1/workers/{}/eligible", id.0));
+        self.view(ask.json(&json!({ "by": by }))).await
     }
 
     /// The cluster as the first node sees it that answers; waits for no leader.

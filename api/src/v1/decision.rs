@@ -6,14 +6,8 @@ use serde_json::{Map, Value};
 
 use super::{run, task};
 use crate::answer::{Answered, At};
-use crate::request::{Write, invalid};
+use crate::request::{BY_BYTES_MAX, REASON_BYTES_MAX, Write};
 use crate::view::Accepted;
-
-/// The longest comment, in bytes: it stays with the task.
-const COMMENT_BYTES_MAX: usize = 1_024;
-
-/// The longest name that somebody goes by, in bytes.
-const BY_BYTES_MAX: usize = 128;
 
 type Place = At<(RunId, String)>;
 
@@ -39,13 +33,8 @@ async fn decide(At((id, name)): Place, write: Write, verdict: Verdict) -> Answer
         Verdict::Retry | Verdict::Failed => &["by", "comment"],
     };
     let mut fields = write.fields(known)?;
-    let mut text = |name: &str, bytes_max: usize| {
-        let text: String = fields.take(name)?.unwrap_or_default();
-        let fits = text.len() <= bytes_max;
-        fits.then_some(text)
-            .ok_or_else(|| invalid(name, format!("it has at most {bytes_max} bytes")))
-    };
-    let (by, comment) = (text("by", BY_BYTES_MAX)?, text("comment", COMMENT_BYTES_MAX)?);
+    let by = fields.words("by", BY_BYTES_MAX)?;
+    let comment = fields.words("comment", REASON_BYTES_MAX)?;
     let outputs: Option<Map<String, Value>> = match verdict {
         Verdict::Succeeded => fields.take("outputs")?,
         Verdict::Retry | Verdict::Failed => None,

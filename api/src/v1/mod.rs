@@ -49,6 +49,8 @@ pub(crate) fn routes() -> Router<Arc<Edge>> {
         .route("/v1/runs/{run}/artifacts/{*path}", get(artifact::get))
         .route("/v1/workers", get(worker::list))
         .route("/v1/workers/{worker}", get(worker::get))
+        .route("/v1/workers/{worker}/drain", post(worker::drain))
+        .route("/v1/workers/{worker}/eligible", post(worker::eligible))
         .route("/v1/cluster", get(cluster::get))
         .route("/v1/cluster/members", get(cluster::members).post(cluster::add))
         .route("/v1/cluster/members/{member}", delete(cluster::remove))

@@ -9,12 +9,9 @@ use crate::answer::{Answered, At, found};
 use crate::edge::{Edge, WAIT_DEFAULT, WAIT_MAX};
 use crate::error::{Code, Failure};
 use crate::feed::Topic;
-use crate::request::{Call, Write, invalid};
+use crate::request::{Call, REASON_BYTES_MAX, Write};
 use crate::view::{Accepted, RunView, Transition, TransitionView};
 use crate::wait::{READ, until};
-
-/// The longest reason for a cancellation, in bytes: it stays with the run.
-const REASON_BYTES_MAX: usize = 1_024;
 
 /// A run that must be there.
 pub(super) fn find(edge: &Edge, id: RunId) -> Result<Retired, Failure> {
@@ -48,10 +45,7 @@ pub(super) async fn wait(At(id): At<RunId>, call: Call) -> Answered {
 pub(super) async fn cancel(At(run): At<RunId>, write: Write) -> Answered {
     write.call.query(&[])?;
     let mut fields = write.fields(&["reason"])?;
-    let reason: String = fields.take("reason")?.unwrap_or_default();
-    if reason.len() > REASON_BYTES_MAX {
-        return Err(invalid("reason", format!("it has at most {REASON_BYTES_MAX} bytes")));
-    }
+    let reason = fields.words("reason", REASON_BYTES_MAX)?;
     let committed = write.commit(Ok(Command::CancelRun(CancelRun { run, reason }))).await;
     let done = committed.map_err(|failure| of_finished(&write.call.edge, run, failure))?;
     Ok(done.on((StatusCode::ACCEPTED, Json(Accepted { id: run }))))

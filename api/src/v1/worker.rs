@@ -2,13 +2,14 @@
 
 use std::ops::Bound;
 
-use quorate_model::{LogIndex, State, WorkerId};
+use quorate_model::command::SetEligibility;
+use quorate_model::{Command, LogIndex, State, WorkerId};
 
 use crate::answer::{Answered, At, found};
 use crate::error::{Code, Failure};
 use crate::feed::Topic;
-use crate::request::Call;
-use crate::view::WorkerView;
+use crate::request::{BY_BYTES_MAX, Call, REASON_BYTES_MAX, Write};
+use crate::view::{WorkerAccepted, WorkerView};
 use crate::wait::READ;
 
 /// `GET /v1/workers`: by id, those that are gone included until they are forgotten.
@@ -36,6 +37,28 @@ pub(super) async fn get(At(id): At<u64>, call: Call) -> Answered {
     let look = || call.edge.look(|state| view(state, id));
     let (_, view) = call.read(query, Topic::Workers, look).await?;
     Ok(found(LogIndex(view.index), &view))
+}
+
+/// `POST /v1/workers/{worker}/drain`: has it be given nothing more. What it runs goes on.
+pub(super) async fn drain(worker: At<u64>, write: Write) -> Answered {
+    set_eligibility(worker, write, false).await
+}
+
+/// `POST /v1/workers/{worker}/eligible`: takes a drain back.
+pub(super) async fn eligible(worker: At<u64>, write: Write) -> Answered {
+    set_eligibility(worker, write, true).await
+}
+
+async fn set_eligibility(At(id): At<u64>, write: Write, is_eligible: bool) -> Answered {
+    write.call.query(&[])?;
+    let known: &[&str] = if is_eligible { &["by"] } else { &["by", "reason"] };
+    let mut fields = write.fields(known)?;
+    let by = fields.words("by", BY_BYTES_MAX)?;
+    let reason = fields.words("reason", REASON_BYTES_MAX)?;
+    let worker = WorkerId(id);
+    let command = SetEligibility { worker, is_eligible, reason, by };
+    let done = write.commit(Ok(Command::SetEligibility(command))).await?;
+    Ok(done.on(axum::Json(WorkerAccepted { id: worker })))
 }
 
 fn view(state: &State, id: WorkerId) -> Result<(LogIndex, WorkerView), Failure> {

@@ -18,7 +18,7 @@ pub use cluster::{ClusterView, JoinedView, MemberView, VersionView};
 pub use run::{Accepted, RunState, RunStateError, RunView, Started, TaskCounts};
 pub use task::{ArtifactView, DecisionView, LogLine, LogStream, TaskState, TaskView};
 pub use transition::{Transition, TransitionView};
-pub use worker::{WorkerState, WorkerView};
+pub use worker::{DrainView, QuarantineView, WorkerAccepted, WorkerState, WorkerView};
 pub use workflow::{
     ParamView, Put, RetryView, TaskDefinitionView, Validity, VersionSummary, WorkflowSummary,
     WorkflowView,

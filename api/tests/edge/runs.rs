@@ -5,6 +5,7 @@ use quorate_api::backend::ProposeError;
 use quorate_model::{DurationMs, Outcome, TaskId};
 use serde_json::{Value, json};
 
+use crate::bare::Holder;
 use crate::site::{CHAIN, ONE, SOON, Site};
 
 const DAY: DurationMs = DurationMs(24 * 3_600_000);
@@ -368,4 +369,33 @@ async fn a_blocking_query_returns_at_the_next_change() {
     let shown = site.get(&format!("/v1/workers/{id}")).await.is(200);
     assert_eq!((&shown["state"], &shown["runs"]), (&json!("live"), &json!([run])));
     site.get("/v1/workers/999").await.refused(404, "no-such-worker");
+}
+
+#[tokio::test]
+async fn a_worker_is_drained_and_taken_back() {
+    let site = Site::new();
+    let Holder(worker, _) = site.bare.worker();
+    let path = format!("/v1/workers/{}", worker.0);
+    let view = site.get(&path).await.is(200);
+    assert_eq!((&view["state"], &view["eligible"]), (&json!("live"), &json!(true)));
+    let why = json!({ "by": "ann", "reason": "new disk" });
+    let answer = site.post(&format!("{path}/drain"), &why).await.is(200);
+    assert_eq!(answer["id"], json!(worker.0));
+    let view = site.get(&path).await.is(200);
+    assert_eq!((&view["state"], &view["eligible"]), (&json!("live"), &json!(false)));
+    assert_eq!(
+        (&view["slots_free"], &view["ineligible"]),
+        (&json!(0), &json!("drained: new disk"))
+    );
+    assert_eq!(
+        (&view["drain"]["by"], &view["index"]),
+        (&json!("ann"), &json!(site.bare.applied()))
+    );
+    let long = json!({ "reason": "x".repeat(1_025) });
+    site.post(&format!("{path}/drain"), &long).await.refused(422, "validation");
+    site.post(&format!("{path}/eligible"), &why).await.refused(400, "unknown-field");
+    site.post("/v1/workers/999/drain", &why).await.refused(404, "no-such-worker");
+    site.post(&format!("{path}/eligible"), &json!({})).await.is(200);
+    let view = site.get(&path).await.is(200);
+    assert_eq!((&view["eligible"], &view["drain"]), (&json!(true), &Value::Null));
 }

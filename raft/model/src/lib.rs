@@ -30,4 +30,4 @@ pub use task::{
     ATTEMPTS_KEPT_MAX, AttemptRecord, Decision, Flight, LOSSES_MAX, Mark, OUTPUT_BYTES_MAX,
     Outcome, Rendered, StopReason, Tally, Task, TaskEnd, TaskStatus, Usage, Verdict,
 };
-pub use worker::{Containment, LeaseEnd, Registration, Worker, WorkerStatus};
+pub use worker::{Containment, Drain, LeaseEnd, Quarantine, Registration, Worker, WorkerStatus};

@@ -221,12 +221,7 @@ pub(crate) fn end_attempt(
     found.attempts.push(AttemptRecord {
         attempt, worker, token, assigned_at, ended, outcome, late, usage,
     });
-    match fate {
-        Fate::End(end) => end_task(state, output, task, end),
-        Fate::Failure(end) => fail(state, output, task, end),
-        Fate::Loss(on_lost) => lose(state, output, task, on_lost),
-        Fate::Return => make_ready(state, output, task),
-    }
+    meet(state, output, task, fate);
 }
 
 /// Takes in how the last attempt of a task that is held did end after all. `false` if that
@@ -238,12 +233,13 @@ pub(crate) fn end_late(
     mut outcome: Outcome,
     usage: Usage,
 ) -> bool {
-    let end = match outcome {
-        Outcome::Succeeded { .. } => TaskEnd::Succeeded,
+    let fate = match outcome {
+        Outcome::Succeeded { .. } => Fate::End(TaskEnd::Succeeded),
         Outcome::Exited { .. } | Outcome::Signalled { .. } | Outcome::Broken { .. } => {
-            TaskEnd::Failed
+            Fate::Failure(TaskEnd::Failed)
         }
-        Outcome::Stopped | Outcome::Returned | Outcome::Lost => return false,
+        Outcome::Returned => Fate::Return,
+        Outcome::Stopped | Outcome::Lost => return false,
     };
     let ended = state.mark();
     let found = state.task_mut(task);
@@ -252,12 +248,18 @@ pub(crate) fn end_late(
         found.outputs = outputs.take();
     }
     *record = AttemptRecord { ended, outcome, late: true, usage, ..record.clone() };
-    if end == TaskEnd::Succeeded {
-        end_task(state, output, task, end);
-    } else {
-        fail(state, output, task, end);
-    }
+    meet(state, output, task, fate);
     true
+}
+
+/// Does to a task what the end of its attempt means for it.
+fn meet(state: &mut State, output: &mut Output, task: TaskId, fate: Fate) {
+    match fate {
+        Fate::End(end) => end_task(state, output, task, end),
+        Fate::Failure(end) => fail(state, output, task, end),
+        Fate::Loss(on_lost) => lose(state, output, task, on_lost),
+        Fate::Return => make_ready(state, output, task),
+    }
 }
 
 /// Takes the attempt of a task that is in flight off its worker and off the clock.

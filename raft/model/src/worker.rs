@@ -35,6 +35,34 @@ pub struct Worker {
     pub status: WorkerStatus,
     /// The tasks assigned to it.
     pub running: BTreeSet<TaskId>,
+    /// Somebody wants it to be given nothing more. Outlives its registrations.
+    pub drain: Option<Drain>,
+    /// It says that it stops, and takes nothing more. Ends with its registration.
+    pub leaving: Option<Mark>,
+    /// Its clock cannot be trusted with a lease. Outlives its registrations.
+    pub quarantine: Option<Quarantine>,
+    /// What last changed it, but for its tasks.
+    pub changed: Mark,
+}
+
+/// Why a worker is given nothing more, by whoever wants that.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Drain {
+    /// In their words; may be empty.
+    pub reason: String,
+    /// Who, as they called themselves; may be empty.
+    pub by: String,
+    /// Since when, and by which entry.
+    pub mark: Mark,
+}
+
+/// A clock that runs too fast or too slow beside the leader's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// By how many millionths it was found to be too fast; negative if it is too slow.
+    pub drift_ppm: i32,
+    /// Since when, and by which entry.
+    pub mark: Mark,
 }
 
 /// One registration of a worker: who, and the epoch that it was given.
@@ -120,10 +148,20 @@ impl Worker {
         matches!(self.status, WorkerStatus::Live)
     }
 
-    /// How many more tasks it can take.
+    /// Whether nothing speaks against giving it work, as long as it holds a lease.
+    #[must_use]
+    pub fn is_eligible(&self) -> bool {
+        self.drain.is_none() && self.leaving.is_none() && self.quarantine.is_none()
+    }
+
+    /// How many more tasks it can be given.
     #[must_use]
     pub fn slots_free(&self) -> usize {
-        if self.is_live() { (self.slots as usize).saturating_sub(self.running.len()) } else { 0 }
+        if self.is_live() && self.is_eligible() {
+            (self.slots as usize).saturating_sub(self.running.len())
+        } else {
+            0
+        }
     }
 
     /// When it is forgotten, if its lease has ended.

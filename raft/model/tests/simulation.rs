@@ -28,7 +28,7 @@ fn every_run_ends_once_the_world_is_healed() {
     let demanded = [
         "Start", "Stop", "Replayed", "Ready", "Running", "Retrying", "Succeeded",
         "Failed", "TimedOut", "Skipped", "UpstreamFailed", "Cancelled", "Exited", "Signalled",
-        "Broken", "Stopped", "Lost", "Held", "NotReady", "StaleAttempt", "StaleEpoch",
+        "Broken", "Stopped", "Returned", "Lost", "Held", "NotReady", "StaleAttempt", "StaleEpoch",
     ];
     with_seeds(WORLDS, &demanded, |seed| {
         let mut world = World::new(seed);
@@ -47,7 +47,7 @@ fn commands_at_random_keep_the_invariants_and_replay_to_the_same_state() {
     let demanded = [
         "NoSuchWorkflow", "NoSuchVersion", "VersionMismatch", "BadDefinition", "RunExists",
         "NoSuchRun", "RunEnded", "NoSuchTask", "NotReady", "StaleAttempt", "NoSuchWorker",
-        "StaleEpoch", "NoFreeSlot", "NotHeld", "Held", "Returned", "LabelsDiffer", "BadSlots", "KeyReused", "BadKey",
+        "StaleEpoch", "NoFreeSlot", "NotHeld", "Ineligible", "Held", "Returned", "LabelsDiffer", "BadSlots", "KeyReused", "BadKey",
         "Replayed", "Succeeded", "Failed", "Skipped", "UpstreamFailed", "Cancelled", "TimedOut",
     ];
     with_seeds(WORLDS, &demanded, |seed| {

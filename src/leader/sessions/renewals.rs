@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_model::command::EndLease;
+use quorate_model::command::{EndLease, WithdrawWorker};
 use quorate_model::{Command, Epoch, LeaseEnd, Request, State, WorkerId};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -46,6 +46,17 @@ impl Sessions {
         let in_term = open.term.as_ref().is_some_and(|now| now.number == term);
         if in_term && open.leases.renew(worker, epoch, received_at) {
             drop(outgoing.try_send(ToWorker::Renewed { sent_at }));
+        }
+    }
+
+    /// Has the log know that a worker takes nothing more.
+    pub(super) async fn withdraw(&self, term: u64, from: Admitted) {
+        let Admitted { worker, epoch, .. } = from;
+        let request = Command::WithdrawWorker(WithdrawWorker { worker, epoch }).into();
+        match self.node.propose_as(term, vec![request], DEADLINE).await {
+            Ok(_) => info!(%worker, %epoch, "worker is stopping; it is given nothing more"),
+            // It hands back what it is given, and tells the next leader.
+            Err(error) => debug!(%worker, %error, "that it is stopping is not in the log"),
         }
     }
 

@@ -259,13 +259,34 @@ async fn leaves_when_its_tasks_are_done_and_gives_the_lease_back() {
     until("both run", || world.written().len() == 2).await;
     let worker = world.worker.take().unwrap();
     let stopping = tokio::spawn(worker.stop(std::time::Duration::from_secs(1)));
+    assert_eq!(line.next().await, Some(FromWorker::Leaving));
     assert_eq!(line.outcome().await, succeeded());
+    // This one crossed the word: it is handed back, once for each time that it is asked for.
     line.start(world.noting(dispatch(2, 1, 13), "")).await;
+    assert_eq!(line.outcome().await, Outcome::Returned);
     assert_eq!(line.outcome().await, Outcome::Stopped);
     assert_eq!(line.next().await, Some(FromWorker::Release));
     drop(line);
     stopping.await.unwrap();
     assert_eq!(world.written().len(), 2);
+}
+
+/// A leader that was elected since does not know yet.
+#[tokio::test]
+async fn a_worker_that_stops_says_so_in_every_session() {
+    let (mut world, mut line) = World::registered(LONG).await;
+    line.start(world.noting(dispatch(0, 1, 11), "sleep 60")).await;
+    until("it runs", || world.written().len() == 1).await;
+    let worker = world.worker.take().unwrap();
+    let stopping = tokio::spawn(worker.stop(std::time::Duration::from_secs(1)));
+    assert_eq!(line.next().await, Some(FromWorker::Leaving));
+    drop(line);
+    let mut line = world.resume(10).await;
+    assert_eq!(line.next().await, Some(FromWorker::Leaving));
+    assert_eq!(line.outcome().await, Outcome::Stopped);
+    assert_eq!(line.next().await, Some(FromWorker::Release));
+    drop(line);
+    stopping.await.unwrap();
 }
 
 #[tokio::test]

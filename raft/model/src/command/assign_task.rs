@@ -17,7 +17,7 @@ use crate::{
 pub struct AssignTask {
     /// Must be ready.
     pub task: TaskId,
-    /// Must hold a lease and have a free slot.
+    /// Must hold a lease, be eligible and have a free slot.
     pub worker: WorkerId,
     /// Its present registration.
     pub epoch: Epoch,
@@ -41,6 +41,9 @@ impl AssignTask {
         let definition = state.task_definition(task)?;
         let timeout = definition.timeout;
         let holder = state.live_worker(worker, epoch)?;
+        if !holder.is_eligible() {
+            return Err(Rejection::Ineligible { worker });
+        }
         if holder.slots_free() == 0 {
             return Err(Rejection::NoFreeSlot { worker });
         }

@@ -29,6 +29,7 @@ impl EndLease {
         let mark = state.mark();
         if let Some(found) = state.workers.get_mut(&worker) {
             found.status = WorkerStatus::Gone { mark, cause };
+            found.changed = mark;
             if let Some(at) = found.forgotten_at() {
                 state.set_timer(at, Timer::ForgetWorker(worker, epoch));
             }

@@ -7,12 +7,15 @@ mod decide_task;
 mod delete_workflow;
 mod end_lease;
 mod fail_task;
+mod judge_clock;
 mod mint_node_id;
 mod prune_history;
 mod put_workflow;
 mod register_worker;
 mod report_task;
+mod set_eligibility;
 mod start_run;
+mod withdraw_worker;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,12 +26,15 @@ pub use decide_task::DecideTask;
 pub use delete_workflow::DeleteWorkflow;
 pub use end_lease::EndLease;
 pub use fail_task::FailTask;
+pub use judge_clock::JudgeClock;
 pub use mint_node_id::MintNodeId;
 pub use prune_history::PruneHistory;
 pub use put_workflow::{PutWorkflow, VERSIONS_KEPT_MAX};
 pub use register_worker::{RegisterWorker, SLOTS_MAX};
 pub use report_task::ReportTask;
+pub use set_eligibility::SetEligibility;
 pub use start_run::{PARAMS_BYTES_MAX, StartRun, WorkflowSource};
+pub use withdraw_worker::WithdrawWorker;
 
 use crate::state::{Output, State};
 use crate::workflow::validate::DefinitionError;
@@ -64,6 +70,12 @@ pub enum Command {
     MintNodeId(MintNodeId),
     /// See [`DecideTask`].
     DecideTask(DecideTask),
+    /// See [`SetEligibility`].
+    SetEligibility(SetEligibility),
+    /// See [`WithdrawWorker`].
+    WithdrawWorker(WithdrawWorker),
+    /// See [`JudgeClock`].
+    JudgeClock(JudgeClock),
 }
 
 /// The longest reason that is kept, in bytes; what is beyond is cut off. It is for people,
@@ -92,6 +104,9 @@ impl Command {
             Self::PruneHistory(c) => c.apply(output),
             Self::MintNodeId(c) => c.apply(state),
             Self::DecideTask(c) => c.apply(state, output),
+            Self::SetEligibility(c) => c.apply(state, output),
+            Self::WithdrawWorker(c) => c.apply(state, output),
+            Self::JudgeClock(c) => c.apply(state, output),
         }
     }
 }
@@ -251,6 +266,12 @@ pub enum Rejection {
         worker: WorkerId,
         /// As named by the command.
         epoch: Epoch,
+    },
+    /// The worker was drained, stops, or is in quarantine.
+    #[error("worker {worker} takes nothing more")]
+    Ineligible {
+        /// As named by the command.
+        worker: WorkerId,
     },
     /// The worker runs as many tasks as it has slots.
     #[error("worker {worker} has no free slot")]

@@ -50,6 +50,10 @@ impl RegisterWorker {
         }
 
         let worker = last.map(|last| last.worker);
+        let known = worker.and_then(|worker| state.workers.get(&worker));
+        // What others decided of it, a restart does not undo.
+        let drain = known.and_then(|known| known.drain.clone());
+        let quarantine = known.and_then(|known| known.quarantine);
         if let Some(worker) = worker {
             settle::lose_attempts(state, output, worker);
             keep_worker(state, worker);
@@ -60,6 +64,7 @@ impl RegisterWorker {
         #[rustfmt::skip]
         let new = Worker {
             name, labels, slots, containment, lease, epoch, registered, status, running,
+            drain, leaving: None, quarantine, changed: registered,
         };
         state.workers.insert(worker, new);
         output.events.push(Event::Worker(worker));

@@ -3,7 +3,8 @@
 
 use quorate_model::command::{
     AdvanceClock, AssignTask, CancelRun, DecideTask, DeleteWorkflow, EndLease, FailTask,
-    MintNodeId, PruneHistory, PutWorkflow, RegisterWorker, ReportTask, StartRun, WorkflowSource,
+    JudgeClock, MintNodeId, PruneHistory, PutWorkflow, RegisterWorker, ReportTask, SetEligibility,
+    StartRun, WithdrawWorker, WorkflowSource,
 };
 use quorate_model::{
     Attempt, Command, Containment, Dispatch, DurationMs, Effect, Epoch, FencingToken,
@@ -63,7 +64,7 @@ impl Nonsense {
     }
 
     fn command(&mut self, state: &State) -> Command {
-        match self.dice.below(26) {
+        match self.dice.below(28) {
             0 => Command::PutWorkflow(PutWorkflow {
                 name: self.workflow(),
                 definition: self.definition(),
@@ -80,6 +81,7 @@ impl Nonsense {
             21 => Command::PruneHistory(PruneHistory { runs: vec![self.run()] }),
             22 => Command::MintNodeId(MintNodeId {}),
             23 | 24 => Command::DecideTask(self.decide(state)),
+            25 => self.bar(state),
             _ => Command::AdvanceClock(AdvanceClock {}),
         }
     }
@@ -192,6 +194,22 @@ impl Nonsense {
         let (labels, lease) = ([].into(), DurationMs(1));
         let containment = *self.dice.pick(&Containment::ALL);
         RegisterWorker { last, name, labels, slots, containment, lease }
+    }
+
+    /// Bars a worker from work, or takes that back.
+    fn bar(&mut self, state: &State) -> Command {
+        let ((worker, epoch), yes) = (self.worker(state), self.dice.percent(30));
+        match self.dice.below(5) {
+            0 | 1 => {
+                let (reason, by) = (String::new(), "ann".to_owned());
+                Command::SetEligibility(SetEligibility { worker, is_eligible: !yes, reason, by })
+            }
+            2 => Command::WithdrawWorker(WithdrawWorker { worker, epoch }),
+            _ => {
+                let drift_ppm = 7_000;
+                Command::JudgeClock(JudgeClock { worker, epoch, drift_ppm, is_sound: !yes })
+            }
+        }
     }
 
     fn end_lease(&mut self, state: &State) -> EndLease {

@@ -11,6 +11,8 @@
 //! fail TASK REASON
 //! report TASK OUTCOME [attempt=N] [token=N] [worker=W] [epoch=N] [code=N] [outputs=JSON]
 //! decide TASK retry|succeeded|failed [BY] [COMMENT] [outputs=JSON]
+//! drain WORKER [REASON] · eligible WORKER · withdraw WORKER [epoch=N]
+//! clock WORKER sound|unsound [ppm=N] [epoch=N]
 //! lease_ends WORKER [released] [epoch=N]
 //! tick · prune RUN... · mint
 //! go [WORKER]...                           proposes what the planner plans

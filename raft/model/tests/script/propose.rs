@@ -8,7 +8,8 @@ use std::str::FromStr;
 use goldenscript::{ArgumentConsumer, Context};
 use quorate_model::command::{
     AdvanceClock, AssignTask, CancelRun, DecideTask, DeleteWorkflow, EndLease, FailTask,
-    MintNodeId, PruneHistory, PutWorkflow, RegisterWorker, ReportTask, StartRun, WorkflowSource,
+    JudgeClock, MintNodeId, PruneHistory, PutWorkflow, RegisterWorker, ReportTask, SetEligibility,
+    StartRun, WithdrawWorker, WorkflowSource,
 };
 use quorate_model::workflow::Definition;
 use quorate_model::{
@@ -81,6 +82,24 @@ impl Script {
             "lease_ends" => Command::EndLease(self.lease_ends(args)?),
             "tick" => Command::AdvanceClock(AdvanceClock {}),
             "decide" => Command::DecideTask(self.decide(args)?),
+            "drain" | "eligible" => {
+                let worker = next(args, "worker")?;
+                let reason = args.next_pos().unwrap_or_default().to_owned();
+                let (is_eligible, by) = (verb == "eligible", "ann".to_owned());
+                Command::SetEligibility(SetEligibility { worker, is_eligible, reason, by })
+            }
+            "withdraw" => {
+                let worker: WorkerId = next(args, "worker")?;
+                let epoch = take(args, "epoch")?.unwrap_or_else(|| self.epoch(worker));
+                Command::WithdrawWorker(WithdrawWorker { worker, epoch })
+            }
+            "clock" => {
+                let worker: WorkerId = next(args, "worker")?;
+                let epoch = take(args, "epoch")?.unwrap_or_else(|| self.epoch(worker));
+                let is_sound = required(args, "sound or unsound")? == "sound";
+                let drift_ppm = take(args, "ppm")?.unwrap_or_default();
+                Command::JudgeClock(JudgeClock { worker, epoch, drift_ppm, is_sound })
+            }
             "prune" => {
                 let runs: Result<_, _> =
                     std::iter::from_fn(|| args.next_pos()).map(names::run).collect();

@@ -56,7 +56,8 @@ impl Script {
                 Containment::Cgroup => " cgroup",
                 Containment::Pgroup => " pgroup",
             };
-            format!("{id}/{} {status} [{}]{containment}\n", worker.epoch, running.join(" "))
+            let bars = bars(worker);
+            format!("{id}/{} {status} [{}]{containment}{bars}\n", worker.epoch, running.join(" "))
         };
         self.state().workers().iter().map(line).collect()
     }
@@ -109,6 +110,15 @@ impl Script {
     }
 }
 
+/// What speaks against giving a worker work.
+fn bars(worker: &quorate_model::Worker) -> String {
+    let drain = worker.drain.as_ref();
+    let drain = drain.map(|drain| format!(", drained by {}: {:?}", drain.by, drain.reason));
+    let leaving = worker.leaving.map(|_| ", leaving".to_owned());
+    let quarantine = worker.quarantine.map(|found| format!(", drifts {} ppm", found.drift_ppm));
+    [drain, leaving, quarantine].into_iter().flatten().collect()
+}
+
 fn plan_line(command: &Command) -> String {
     match command {
         Command::AssignTask(assign) => {
@@ -127,7 +137,10 @@ fn plan_line(command: &Command) -> String {
         | Command::AdvanceClock(_)
         | Command::PruneHistory(_)
         | Command::MintNodeId(_)
-        | Command::DecideTask(_) => unreachable!("the planner places tasks or fails them"),
+        | Command::DecideTask(_)
+        | Command::SetEligibility(_)
+        | Command::WithdrawWorker(_)
+        | Command::JudgeClock(_) => unreachable!("the planner places tasks or fails them"),
     }
 }
 

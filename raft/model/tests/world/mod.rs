@@ -8,7 +8,8 @@ mod node;
 use std::collections::BTreeSet;
 
 use quorate_model::command::{
-    AdvanceClock, CancelRun, DecideTask, EndLease, RegisterWorker, StartRun, WorkflowSource,
+    AdvanceClock, CancelRun, DecideTask, EndLease, RegisterWorker, StartRun, WithdrawWorker,
+    WorkflowSource,
 };
 use quorate_model::{
     Command, Effect, Epoch, IdempotencyKey, Json, LeaseEnd, Reply, Request, RunId, Task, TaskId,
@@ -89,6 +90,7 @@ impl World {
             1 => self.ask_again(),
             2 => self.crash_or_restart(),
             3 => self.lose_lease(),
+            4 if self.dice.percent(30) => self.begin_to_leave(),
             4 => self.change_leader(),
             5 if self.dice.percent(50) => self.decide(),
             5 => self.cancel(),
@@ -113,6 +115,12 @@ impl World {
         self.skew = 0;
         for at in 0..self.nodes.len() {
             self.nodes[at].up = true;
+            // What was leaving has left, and comes back.
+            if self.nodes[at].leaving {
+                for task in self.nodes[at].fence() {
+                    self.ledger.interrupted(task);
+                }
+            }
         }
         self.change_leader();
         for _ in 0..HEALING_STEPS_MAX {
@@ -192,6 +200,15 @@ impl World {
         } else {
             node.up = true;
         }
+    }
+
+    /// A worker takes nothing more, and says so; what crosses its word it hands back.
+    fn begin_to_leave(&mut self) {
+        let at = self.dice.index(self.nodes.len());
+        let Some((worker, epoch)) = self.nodes[at].registration() else { return };
+        self.nodes[at].leaving = true;
+        let withdraw = Command::WithdrawWorker(WithdrawWorker { worker, epoch });
+        self.send(&Proposal::Command(Box::new(withdraw)));
     }
 
     /// A worker that was not heard has killed its tasks by the time its lease ends.

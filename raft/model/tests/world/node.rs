@@ -26,6 +26,8 @@ pub(super) struct Node {
     last: Option<Registration>,
     /// Whether it takes work under it.
     holds: bool,
+    /// It finishes what it has, and hands back what it is still given.
+    pub(super) leaving: bool,
     /// How often it asked to be registered: only the answer to the last time counts, for it
     /// comes on the last connection.
     asked: u64,
@@ -45,6 +47,7 @@ impl Node {
             slots,
             last: None,
             holds: false,
+            leaving: false,
             asked: 0,
             running: BTreeMap::new(),
             seen: BTreeMap::new(),
@@ -89,6 +92,7 @@ impl Node {
     /// Kills what runs and takes no more under this registration.
     pub(super) fn fence(&mut self) -> Vec<TaskId> {
         self.holds = false;
+        self.leaving = false;
         self.asked += 1;
         std::mem::take(&mut self.running).into_keys().collect()
     }
@@ -107,6 +111,10 @@ impl Node {
             .or_insert(dispatch.token);
         let runs = self.running.get(&task).is_some_and(|(of, _)| of.token == dispatch.token);
         match effect {
+            Effect::Start(_) if is_new && self.leaving => {
+                self.report(dispatch, Outcome::Returned);
+                None
+            }
             Effect::Start(_) if is_new => {
                 self.running.insert(task, (dispatch, 1 + dispatch.token.0 % 7));
                 Some(dispatch)
