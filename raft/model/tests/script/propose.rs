@@ -82,12 +82,8 @@ impl Script {
             "lease_ends" => Command::EndLease(self.lease_ends(args)?),
             "tick" => Command::AdvanceClock(AdvanceClock {}),
             "decide" => Command::DecideTask(self.decide(args)?),
-            "drain" | "eligible" => {
-                let worker = next(args, "worker")?;
-                let reason = args.next_pos().unwrap_or_default().to_owned();
-                let (is_eligible, by) = (verb == "eligible", "ann".to_owned());
-                Command::SetEligibility(SetEligibility { worker, is_eligible, reason, by })
-            }
+            "drain" => Command::SetEligibility(eligibility(args, false)?),
+            "eligible" => Command::SetEligibility(eligibility(args, true)?),
             "withdraw" => {
                 let worker: WorkerId = next(args, "worker")?;
                 let epoch = take(args, "epoch")?.unwrap_or_else(|| self.epoch(worker));
@@ -219,6 +215,12 @@ impl Script {
         let epoch = take(args, "epoch")?.unwrap_or_else(|| self.epoch(worker));
         Ok(EndLease { worker, epoch, cause })
     }
+}
+
+fn eligibility(args: &mut Args<'_>, is_eligible: bool) -> Outcome<SetEligibility> {
+    let worker = next(args, "worker")?;
+    let reason = args.next_pos().unwrap_or_default().to_owned();
+    Ok(SetEligibility { worker, is_eligible, reason, by: "ann".to_owned() })
 }
 
 fn put(args: &mut Args<'_>) -> Outcome<PutWorkflow> {
