@@ -63,8 +63,11 @@ impl Sessions {
     pub(super) async fn release(&self, term: u64, from: Admitted) {
         let Admitted { worker, epoch, .. } = from;
         self.end_lease(term, worker, epoch, LeaseEnd::Released).await;
-        let session = self.open().sessions.remove(&worker);
-        if let Some(session) = session {
+        let mut open = self.open();
+        // It may have come back, under a newer registration, by now.
+        if open.sessions.get(&worker).is_some_and(|session| session.epoch == epoch)
+            && let Some(session) = open.sessions.remove(&worker)
+        {
             session.end.cancel();
         }
     }
