@@ -191,12 +191,15 @@ pub(super) async fn worker(args: WorkerArgs) -> anyhow::Result<Exit> {
     let mut options = WorkerOptions::new(args.data, profile, servers);
     options.keeper.containment = containment.unwrap_or(options.keeper.containment);
     let worker = Worker::start(options)?;
-    if stops.next().await == Stop::Terminate {
-        worker.detach().await;
-        return Ok(Exit::Done);
-    }
+    let stop = stops.next().await;
+    let leave = async {
+        match stop {
+            Stop::Terminate => worker.detach().await,
+            Stop::Interrupt => worker.stop(PATIENCE).await,
+        }
+    };
     tokio::select! {
-        () = worker.stop(PATIENCE) => Ok(Exit::Done),
+        () = leave => Ok(Exit::Done),
         _ = stops.next() => Ok(Exit::Interrupted),
     }
 }

@@ -31,10 +31,6 @@ use ended::Ended;
 /// How soon to try again to start a keeper.
 const KEEPER_RETRY: Duration = Duration::from_millis(100);
 
-/// How many ended attempts the keeper may go on holding: it is told to forget them together,
-/// as it has better things to do than to wake up for each.
-const SETTLED_MAX: usize = 32;
-
 /// What the session asks of the agent.
 #[derive(Debug)]
 pub(crate) enum Wish {
@@ -86,6 +82,8 @@ pub(crate) struct Agent {
     setup: Setup,
     keeper: Option<Keeper>,
     is_ready: bool,
+    /// A keeper was ready before: what this agent knows of the lease is newer than what one has.
+    has_begun: bool,
     retry_at: Option<Instant>,
     next_key: u64,
     /// At most one attempt of a task lives.
@@ -127,6 +125,7 @@ impl Agent {
             setup,
             keeper: None,
             is_ready: false,
+            has_begun: false,
             retry_at: None,
             next_key: 0,
             live: BTreeMap::new(),
@@ -268,11 +267,10 @@ impl Agent {
     }
 
     async fn launch(&mut self, start: StartTask) {
-        self.forget_settled().await;
         let dispatch = start.dispatch;
         let key = Key(self.next_key);
         self.next_key += 1;
-        let Prepared { spawn, pipes, attempt } =
+        let Prepared { mut spawn, pipes, attempt } =
             match attempt::prepare(start, key, &self.setup.host) {
                 Ok(prepared) => prepared,
                 Err(reason) => {
@@ -282,6 +280,8 @@ impl Agent {
                 }
             };
         let fds: Vec<_> = pipes.iter().map(AsFd::as_fd).chain(attempt.pipes()).collect();
+        // What these had is lent again from here on: an agent that comes next must not clear it.
+        spawn.forget = std::mem::take(&mut self.settled);
         let sent = match &self.keeper {
             Some(keeper) => keeper.send(&Order::Start(spawn), &fds).await,
             None => Ok(()),
@@ -313,7 +313,7 @@ impl Agent {
     }
 
     /// Takes over a task that an earlier agent had started.
-    fn take_over(&mut self, key: Key, memo: &[u8], exit: Option<Exit>, pipes: Vec<OwnedFd>) {
+    async fn take_over(&mut self, key: Key, memo: &[u8], exit: Option<Exit>, pipes: Vec<OwnedFd>) {
         self.next_key = self.next_key.max(key.0 + 1);
         self.told.insert(key);
         if !self.by_key.contains_key(&key) {
@@ -324,8 +324,12 @@ impl Agent {
                     tracing::info!(dispatch = %attempt.dispatch(), "taken over");
                     self.watch(key, attempt);
                 }
-                // Nobody can tell what it is: as long as it runs, it runs under the lease.
-                Err(reason) => tracing::error!(?key, reason, "a task cannot be taken over"),
+                // Nobody can tell what it is, so nobody could tell that it runs already.
+                Err(reason) => {
+                    tracing::error!(?key, reason, "a task cannot be taken over: all is given up");
+                    self.order(&Order::Revoke).await;
+                    self.setup.standing.forsake();
+                }
             }
         }
         if let Some(exit) = exit {
@@ -418,14 +422,18 @@ impl Agent {
             Note::Welcome { version: VERSION, containment, term } => {
                 self.containment = Some(containment);
                 self.told.clear();
-                if let Some(term) = term {
+                if let Some(term) = term.filter(|_| !self.has_begun) {
                     self.setup.standing.inherit(term);
                 }
             }
             Note::Welcome { version, .. } => {
                 self.lose_keeper(&format!("it is of another version and speaks {version}"));
             }
-            Note::Held { key, memo, exit } => self.take_over(key, &memo, exit, fds),
+            Note::Held { key, memo, exit } => self.take_over(key, &memo, exit, fds).await,
+            Note::Over { epoch } => {
+                tracing::warn!(%epoch, "the lease is over");
+                self.setup.standing.expire(epoch);
+            }
             Note::Ready => self.begin().await,
             Note::Exited(exit) => self.depart(exit.key, Departure::Exited(exit)),
             Note::Refused { key, reason } => self.depart(key, Departure::Refused(reason)),
@@ -444,7 +452,7 @@ impl Agent {
     async fn begin(&mut self) {
         let Some(keeper) = &self.keeper else { return };
         self.setup.standing.attach(keeper.line());
-        self.is_ready = true;
+        (self.is_ready, self.has_begun) = (true, true);
         for key in self.by_key.keys().copied().collect::<Vec<_>>() {
             if !self.told.contains(&key) {
                 self.depart(key, Departure::KeeperLost);
@@ -470,14 +478,6 @@ impl Agent {
         self.keeper = None;
         self.is_ready = false;
         self.retry_at = Some(Instant::now() + KEEPER_RETRY);
-    }
-
-    /// Tells the keeper what it may forget, once that is worth a word.
-    async fn forget_settled(&mut self) {
-        if self.settled.len() >= SETTLED_MAX {
-            let settled = std::mem::take(&mut self.settled);
-            self.order(&Order::Forget(settled)).await;
-        }
     }
 
     async fn order(&mut self, order: &Order) {

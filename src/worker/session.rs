@@ -235,6 +235,8 @@ impl Session {
                     let _ = to_leader.try_send(FromWorker::Leaving);
                 },
                 () = self.send_reports(&to_leader) => return End::Closed,
+                // Nobody is left to do what is asked: the lease must end.
+                () = self.wishes.closed() => return End::Stopped,
                 () = sleep_until(lease.deadline) => {}
                 () = said(&mut farewell) => {
                     self.leave(to_leader, from_leader).await;

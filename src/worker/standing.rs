@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use quorate_model::Dispatch;
+use quorate_model::{Dispatch, Epoch};
 
 use super::keeper::{Line, Order, Term};
 use super::lease::{BootNs, Lease, Refusal};
@@ -49,6 +49,11 @@ impl Standing {
         self.lock().lease.get_or_insert(Lease { worker, epoch, span, deadline });
     }
 
+    /// Gives up what was [inherited](Self::inherit).
+    pub(crate) fn forsake(&self) {
+        self.lock().lease = None;
+    }
+
     /// Takes in the answer to a renewal that was sent at `sent_at`.
     pub(crate) fn renew(&self, sent_at: BootNs) {
         let mut inner = self.lock();
@@ -76,11 +81,22 @@ impl Standing {
         lease.admits(dispatch, sys::boottime())
     }
 
-    /// From now on this keeper enforces the lease.
+    /// From now on this keeper enforces the lease. Without one, nothing may run that it holds.
     pub(crate) fn attach(&self, keeper: Line) {
         let mut inner = self.lock();
+        if inner.lease.is_none()
+            && let Err(error) = keeper.send(&Order::Revoke)
+        {
+            tracing::warn!(%error, "the keeper does not hear that there is no lease");
+        }
         inner.keeper = Some(keeper);
         inner.tell_keeper();
+    }
+
+    /// The keeper has ended what ran under a registration.
+    pub(crate) fn expire(&self, epoch: Epoch) {
+        let mut inner = self.lock();
+        inner.lease.take_if(|lease| lease.epoch == epoch);
     }
 
     /// There is no keeper any more.

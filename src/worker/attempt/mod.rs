@@ -123,7 +123,8 @@ pub(crate) fn prepare(start: StartTask, key: Key, host: &Host) -> Result<Prepare
         directory: workspace.work().to_string_lossy().into_owned(),
     };
     let memo = Memo { dispatch, artifacts, workspace: workspace.number() };
-    let spawn = Spawn { key, epoch: dispatch.epoch, program, memo: memo.encode() };
+    let spawn =
+        Spawn { key, epoch: dispatch.epoch, program, memo: memo.encode(), forget: Vec::new() };
     let follow = host.logs.begin(dispatch.task, dispatch.attempt);
     let capture = Capture::new(stdout, stderr, place.clone(), follow);
     let attempt = Attempt { dispatch, artifacts: memo.artifacts, place, workspace, capture };

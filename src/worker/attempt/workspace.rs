@@ -141,11 +141,14 @@ impl Workspace {
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         };
         let work = self.work();
+        let entries =
+            |directory: &Path| fs::read_dir(directory).map_or(usize::MAX, Iterator::count);
         // A link has another mode than a directory.
         fs::symlink_metadata(&work).is_ok_and(|work| work.mode() == self.mode)
             && is_gone(&self.output())
             && is_gone(&self.script())
-            && fs::read_dir(&work).is_ok_and(|mut entries| entries.next().is_none())
+            && entries(&work) == 0
+            && entries(&self.directory) == 1
     }
 }
 
@@ -184,7 +187,8 @@ mod tests {
     #[tokio::test]
     async fn makes_anew_what_was_not_left_as_it_was() {
         let (dir, workspaces) = workspaces();
-        let spoil: [&dyn Fn(&Workspace); 4] = [
+        let spoil: [&dyn Fn(&Workspace); 5] = [
+            &|it| fs::write(it.directory.join("beside"), "x").unwrap(),
             &|it| fs::write(it.work().join("left"), "x").unwrap(),
             &|it| fs::set_permissions(it.work(), fs::Permissions::from_mode(0o700)).unwrap(),
             &|it| {

@@ -129,7 +129,7 @@ impl Cells {
 
     /// Starts a task.
     pub(super) fn start(&mut self, spawn: Spawn, pipes: Vec<OwnedFd>) -> io::Result<()> {
-        let Spawn { key, epoch: _, program, memo } = spawn;
+        let Spawn { key, epoch: _, program, memo, forget: _ } = spawn;
         let Ok([stdout, stderr, read_out, read_err]) = <[OwnedFd; 4]>::try_from(pipes) else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,

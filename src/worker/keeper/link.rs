@@ -16,6 +16,7 @@ use quorate_model::Containment;
 
 use super::super::sys;
 use super::SOCKET;
+use super::peer::is_passing;
 use super::wire::{MESSAGE_BYTES_MAX, Note, Order, decode, encode};
 
 /// How to start a keeper.
@@ -47,6 +48,11 @@ pub(crate) struct Keeper {
     buffer: Vec<u8>,
 }
 
+/// Whether nobody listens, rather than that somebody cannot be reached for the moment.
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
 /// What a keeper said, and the descriptors that came along.
 pub(crate) type Said = (Note, Vec<OwnedFd>);
 
@@ -63,10 +69,8 @@ impl Keeper {
                 tracing::info!("found the keeper of an earlier agent");
                 Self::over(socket)
             }
-            Err(error) => {
-                tracing::debug!(%error, "there is no keeper yet");
-                Self::start(program, dir)
-            }
+            Err(error) if is_absence(&error) => Self::start(program, dir),
+            Err(error) => Err(error),
         }
     }
 
@@ -117,13 +121,16 @@ impl Keeper {
     /// If what it says makes no sense, or cannot be received.
     pub(crate) async fn next(&mut self) -> io::Result<Option<Said>> {
         let Self { socket, buffer, .. } = self;
-        let receive = || sys::receive(socket.as_fd(), &mut *buffer);
-        let received = socket.async_io(Interest::READABLE, receive).await;
-        match received {
-            Ok((0, _)) => Ok(None),
-            Ok((size, fds)) => Ok(Some((decode(&self.buffer[..size])?, fds))),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
-            Err(error) => Err(error),
+        let receive = || loop {
+            match sys::receive(socket.as_fd(), &mut *buffer) {
+                // Should it be gone, what it said last is still there to be heard.
+                Err(error) if is_passing(&error) => {}
+                received => break received,
+            }
+        };
+        match socket.async_io(Interest::READABLE, receive).await? {
+            (0, _) => Ok(None),
+            (size, fds) => Ok(Some((decode(&self.buffer[..size])?, fds))),
         }
     }
 

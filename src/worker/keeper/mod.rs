@@ -212,15 +212,22 @@ impl Loop {
     /// Tells a new agent all that it must know.
     fn welcome(&mut self, socket: OwnedFd) {
         let mut agent = Peer::new(socket);
-        let containment = self.cells.containment();
+        match self.introduce(&mut agent) {
+            Ok(()) => self.agent = Some(agent),
+            // It must know of all or of nothing: what it does not know of, it would start again.
+            Err(error) => tracing::error!(%error, "an agent cannot be told what runs"),
+        }
+    }
+
+    fn introduce(&self, agent: &mut Peer) -> io::Result<()> {
+        let (version, containment) = (wire::VERSION, self.cells.containment());
         let term = self.term.filter(|(_, phase)| *phase != Phase::Over).map(|(term, _)| term);
-        agent.tell(&Note::Welcome { version: wire::VERSION, containment, term }, &[]);
+        agent.tell(&Note::Welcome { version, containment, term }, &[])?;
         for (key, held) in self.cells.held() {
             let (memo, exit) = (held.memo.clone(), held.exit);
-            agent.tell(&Note::Held { key, memo, exit }, &held.pipes);
+            agent.tell(&Note::Held { key, memo, exit }, &held.pipes)?;
         }
-        agent.tell(&Note::Ready, &[]);
-        self.agent = Some(agent);
+        agent.tell(&Note::Ready, &[])
     }
 
     /// Carries out everything that the agent has said.
@@ -259,7 +266,8 @@ impl Loop {
         let is_over = |(old, phase): (Term, Phase)| phase == Phase::Over || over_at(&old) <= now;
         let is_revival = self.term.is_some_and(|old| old.0.epoch == new.epoch && is_over(old));
         if is_revival || over_at(&new) <= now {
-            return;
+            // It holds as far as the agent knows, by a moment: it must not go on like that.
+            return self.tell(&Note::Over { epoch: new.epoch });
         }
         self.term = Some((new, Phase::Holds));
         // Set before anything starts under it; the kernel does the rest.
@@ -275,7 +283,10 @@ impl Loop {
 
     fn start(&mut self, spawn: Spawn, pipes: Vec<OwnedFd>) {
         let (key, now) = (spawn.key, sys::boottime());
-        let holds = |(term, _): (Term, Phase)| term.epoch == spawn.epoch && now < over_at(&term);
+        self.cells.forget(&spawn.forget);
+        let holds = |(term, phase): (Term, Phase)| {
+            term.epoch == spawn.epoch && phase != Phase::Over && now < over_at(&term)
+        };
         let refused = if self.term.is_some_and(holds) {
             self.cells.start(spawn, pipes).err().map(|error| error.to_string())
         } else {
@@ -297,6 +308,7 @@ impl Loop {
     /// Does what time asks for.
     fn tick(&mut self) {
         let now = sys::boottime();
+        let mut ended = None;
         if let Some((term, phase)) = &mut self.term {
             if *phase == Phase::Holds && warn_at(term) <= now {
                 *phase = Phase::Warned;
@@ -311,7 +323,11 @@ impl Loop {
                     tracing::warn!("the lease is over: killing what runs");
                 }
                 self.cells.kill_all();
+                ended = Some(term.epoch);
             }
+        }
+        if let Some(epoch) = ended {
+            self.tell(&Note::Over { epoch });
         }
         if self.cells.due(now).is_some() {
             for exit in self.cells.tick(now) {
@@ -348,7 +364,8 @@ impl Loop {
 
     fn tell(&mut self, note: &Note) {
         if let Some(agent) = &mut self.agent {
-            agent.tell(note, &[]);
+            // If it is gone, that is noticed where it is listened to.
+            let _ = agent.tell(note, &[]);
         }
     }
 

@@ -22,6 +22,10 @@ pub(super) fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionReset)
 }
 
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
 /// The agent is gone, or speaks in another tongue.
 #[derive(Debug)]
 pub(super) struct Gone;
@@ -36,16 +40,26 @@ impl Peer {
         Poll::readable(self.socket.as_fd()).writable_too(!self.unsent.is_empty())
     }
 
-    /// Tells it something, now or when it has room, with copies of descriptors. If it is gone,
-    /// that is noticed where it is listened to.
-    pub(super) fn tell(&mut self, note: &Note, fds: &[OwnedFd]) {
-        let message = encode(note).expect("a note is no larger than the order it goes back to");
-        let copies: io::Result<Vec<_>> = fds.iter().map(OwnedFd::try_clone).collect();
-        match copies {
-            Ok(copies) => self.unsent.push_back((message, copies)),
-            Err(error) => tracing::error!(%error, "an agent is not told of a task"),
+    /// Tells it something, now or when it has room, with copies of descriptors.
+    ///
+    /// # Errors
+    ///
+    /// If there are no descriptors for the copies.
+    pub(super) fn tell(&mut self, note: &Note, fds: &[OwnedFd]) -> io::Result<()> {
+        let message = encode(note)?;
+        if self.unsent.is_empty() {
+            let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
+            match sys::send(self.socket.as_fd(), &message, &borrowed) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // That is noticed where it is listened to, after what it said last.
+                Err(error) if is_gone(&error) => return Ok(()),
+                sent => return sent,
+            }
         }
-        let _ = self.flush();
+        let copies: io::Result<Vec<_>> = fds.iter().map(OwnedFd::try_clone).collect();
+        self.unsent.push_back((message, copies?));
+        Ok(())
     }
 
     /// Sends what waits, as far as the agent takes it.

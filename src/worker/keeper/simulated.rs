@@ -120,7 +120,7 @@ impl Keeper {
 
     fn welcome(&mut self, agent: OwnedFd) {
         let (version, containment) = (VERSION, Containment::Pidns);
-        let term = self.term.map(|(term, _)| term);
+        let term = self.term.filter(|(_, is_over)| !is_over).map(|(term, _)| term);
         say(&agent, &Note::Welcome { version, containment, term }, &[]);
         for (&key, held) in &self.held {
             let (memo, exit) = (held.memo.clone(), held.exit);
@@ -159,6 +159,8 @@ impl Keeper {
                     self.term.is_some_and(|old| old.0.epoch == new.epoch && is_over(old));
                 if !is_revival && over_at(&new) > now {
                     self.term = Some((new, false));
+                } else if let Some(agent) = &self.agent {
+                    say(agent, &Note::Over { epoch: new.epoch }, &[]);
                 }
             }
             Order::Start(spawn) => self.start(spawn, fds, processes, elapsed, now),
@@ -196,7 +198,8 @@ impl Keeper {
         elapsed: Duration,
         now: BootNs,
     ) {
-        let Spawn { key, epoch, program, memo } = spawn;
+        let Spawn { key, epoch, program, memo, forget } = spawn;
+        forget.iter().for_each(|key| drop(self.held.remove(key)));
         let holds =
             |(term, is_over): (Term, bool)| term.epoch == epoch && !is_over && now < over_at(&term);
         if !self.term.is_some_and(holds) {

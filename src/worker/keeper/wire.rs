@@ -79,6 +79,8 @@ pub(crate) struct Spawn {
     pub(crate) program: Invocation,
     /// Whatever the next agent will have to know of it.
     pub(crate) memo: Vec<u8>,
+    /// As in [`Order::Forget`]. Said with the start, as what those had is lent again with it.
+    pub(crate) forget: Vec<Key>,
 }
 
 /// A program, and all that it is given.
@@ -121,6 +123,11 @@ pub(crate) enum Note {
     /// Nothing that an earlier keeper had started lives, and every task that this one holds
     /// was told.
     Ready,
+    /// The lease of this registration is over, whatever is said of it from now on.
+    Over {
+        /// Which.
+        epoch: Epoch,
+    },
     /// A task was not started.
     Refused {
         /// Which.
