@@ -14,7 +14,7 @@ use quorate_raft::codec::{FrameReader, FrameWriter};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::protocol::{FromWorker, ToWorker};
+use crate::protocol::{FromWorker, Heard, ToWorker};
 
 /// The first byte says which of the two speaks; what stands in a frame follows.
 fn read_message(input: &[u8]) -> String {
@@ -72,7 +72,7 @@ fn from_worker() -> Vec<FromWorker> {
             containment: Containment::Pidns,
         },
         FromWorker::Resume { worker, epoch },
-        FromWorker::Renew { sent_at: u64::MAX },
+        FromWorker::Renew { sent_at: u64::MAX, heard: Some(Heard { sent_at: 1, at: u64::MAX }) },
         FromWorker::Leaving,
         FromWorker::Report { sequence: 9, report },
         FromWorker::Release,

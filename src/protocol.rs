@@ -40,6 +40,8 @@ pub(crate) enum FromWorker {
     Renew {
         /// When this was sent, by the worker's clock; comes back unchanged.
         sent_at: u64,
+        /// The last answer that came, if one came since the last renewal.
+        heard: Option<Heard>,
     },
     /// How an attempt ended. Repeated, on any connection, until it is recorded.
     Report {
@@ -63,6 +65,15 @@ pub(crate) enum FromWorker {
         /// What was found.
         result: Result<Chunk, ReadError>,
     },
+}
+
+/// That an answer to a renewal came. With it the leader compares the clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Heard {
+    /// When that renewal was sent, by the worker's clock.
+    pub(crate) sent_at: u64,
+    /// When the answer came, by the same clock.
+    pub(crate) at: u64,
 }
 
 /// What the leader says.

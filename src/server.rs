@@ -1,5 +1,8 @@
 //! A node: the replicated log, the leader's duties, a worker and the edge, behind one port.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use quorate_model::{DurationMs, Epoch, WorkerId};
 use tokio::time::Instant;
 
 /// How much slower a worker's clock may run than the leader's, as a part of 100.
-const DRIFT_PERCENT: u32 = 1;
+pub(super) const DRIFT_PERCENT: u32 = 1;
 
 /// The least time to let pass for the kernel to carry out a SIGKILL. Measured: 4 ms.
 const KILL_MARGIN_MIN: Duration = Duration::from_millis(500);

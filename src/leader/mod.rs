@@ -5,6 +5,7 @@
 //! nothing of how workers work; the words between them are in [`protocol`](crate::protocol).
 
 mod clock;
+mod drift;
 mod leases;
 mod planner;
 mod retention;

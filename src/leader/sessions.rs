@@ -21,9 +21,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::drift::Clocks;
 use super::leases::Leases;
 use crate::link::Link;
 use crate::protocol::{FromWorker, ToWorker};
+use renewals::Renewal;
 
 /// How long a worker may take for its first words.
 const GREETING_MAX: Duration = Duration::from_secs(5);
@@ -49,6 +51,7 @@ struct Open {
     term: Option<Term>,
     sessions: BTreeMap<WorkerId, Session>,
     leases: Leases,
+    clocks: Clocks,
     reads: BTreeMap<u64, oneshot::Sender<Result<Chunk, ReadError>>>,
     /// Names sessions and reads.
     serial: u64,
@@ -125,6 +128,7 @@ impl Sessions {
         open.term = None;
         open.sessions.clear();
         open.leases.clear();
+        open.clocks.clear();
         open.reads.clear();
     }
 
@@ -210,6 +214,9 @@ impl Sessions {
         worker: WorkerId,
         epoch: Epoch,
     ) -> Result<Admitted, ToWorker> {
+        // Whoever resumes may have forgotten what it ran, so nothing may be started from a state
+        // that is older than its question (R10): not by a leader that was deposed, and not from
+        // before this one had caught up with itself.
         let confirmed = self.node.confirm_leadership(term, DEADLINE).await;
         confirmed.map_err(|_| ToWorker::NotLeader { leader: None })?;
         let held = self.node.with_state(|state| {
@@ -291,10 +298,10 @@ impl Sessions {
     ) {
         let (sessions, outgoing) = (Arc::clone(self), outgoing.clone());
         match said {
-            FromWorker::Renew { sent_at } => {
-                let received_at = Instant::now();
+            FromWorker::Renew { sent_at, heard } => {
+                let renewal = Renewal { sent_at, heard, received_at: Instant::now() };
                 tokio::spawn(async move {
-                    sessions.renew(term, from, &outgoing, sent_at, received_at).await;
+                    sessions.renew(term, from, &outgoing, renewal).await;
                 });
             }
             FromWorker::Report { sequence, report } => {

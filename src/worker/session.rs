@@ -30,7 +30,7 @@ use super::logs::Logs;
 use super::outbox::Outbox;
 use super::standing::Standing;
 use super::sys;
-use crate::protocol::{FromWorker, ToWorker};
+use crate::protocol::{FromWorker, Heard, ToWorker};
 use dial::Dial;
 
 /// How long a connection may take. A server that takes longer is no help within a lease.
@@ -222,9 +222,9 @@ impl Session {
                         return End::Silent;
                     }
                     self.outbox.send_late_ones_again();
-                    let sent_at = renewals.next().0;
+                    let (sent_at, heard) = (renewals.next().0, renewals.heard.take());
                     // If there is no room, nothing was taken for long: an answer will be missed.
-                    let _ = to_leader.try_send(FromWorker::Renew { sent_at });
+                    let _ = to_leader.try_send(FromWorker::Renew { sent_at, heard });
                 },
                 Ok(()) = full.changed() => {
                     let is_full = *full.borrow_and_update();
@@ -407,12 +407,14 @@ struct Renewals {
     last_sent: Option<BootNs>,
     /// The first that was sent since an answer came, if none came since.
     unanswered: Option<BootNs>,
+    /// The last answer, until it is told.
+    heard: Option<Heard>,
 }
 
 impl Renewals {
     /// The first is due at once: a resumed lease is not extended by resuming.
     fn new(span: DurationMs) -> Self {
-        Self { span, due: Instant::now(), last_sent: None, unanswered: None }
+        Self { span, due: Instant::now(), last_sent: None, unanswered: None, heard: None }
     }
 
     /// One is being sent. The next is due after a quarter of the lease, or when this one
@@ -427,6 +429,7 @@ impl Renewals {
 
     fn answered(&mut self, sent_at: BootNs) {
         self.unanswered = self.last_sent.filter(|last| *last > sent_at);
+        self.heard = Some(Heard { sent_at: sent_at.0, at: sys::boottime().0 });
     }
 
     /// Whether the last two came to nothing, for more than a quarter of the lease.

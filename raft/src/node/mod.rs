@@ -127,18 +127,22 @@ impl Node {
         }
     }
 
-    /// Has a quorum confirm that this node leads in `term`, now or later than this is called.
+    /// Has a quorum confirm that this node leads in `term`, now or later than this is called,
+    /// and waits until it has applied everything that was committed before: what the state
+    /// says from then on is not older than the call.
     ///
     /// # Errors
     ///
-    /// [`ProposeError::NoLeader`] if it does not, or no quorum answers in time.
+    /// [`ProposeError::NoLeader`] if it does not, no quorum answers in time, or applying takes
+    /// too long.
     pub async fn confirm_leadership(
         &self,
         term: u64,
         deadline: Duration,
     ) -> Result<(), ProposeError> {
-        let point = self.inner.reads.point(Instant::now() + deadline).await?;
-        if point.term == term {
+        let until = Instant::now() + deadline;
+        let point = self.inner.reads.point(until).await?;
+        if point.term == term && self.inner.wait_applied(point.index, until).await {
             Ok(())
         } else {
             Err(ProposeError::NoLeader { leader: self.leader_address() })

@@ -93,7 +93,7 @@ impl Line {
         loop {
             let said = tokio::time::timeout(PATIENCE, self.said.recv()).await;
             let said = said.expect("the worker says nothing")?;
-            let FromWorker::Renew { sent_at } = said else { return Some(said) };
+            let FromWorker::Renew { sent_at, .. } = said else { return Some(said) };
             if self.answers_renewals {
                 self.say(ToWorker::Renewed { sent_at }).await;
             }
@@ -104,7 +104,7 @@ impl Line {
     pub(super) async fn renewal(&mut self) -> u64 {
         let said = tokio::time::timeout(PATIENCE, self.said.recv()).await;
         let said = said.unwrap().unwrap();
-        let FromWorker::Renew { sent_at } = said else { panic!("no renewal: {said:?}") };
+        let FromWorker::Renew { sent_at, .. } = said else { panic!("no renewal: {said:?}") };
         sent_at
     }
 
