@@ -120,6 +120,12 @@ fn play(network: Network, seed: &Seed, lasts: Duration, kinds: Vec<Kind>) -> Sto
     let mut history = cluster.history();
     history.observations = seen.tasks;
     history.wrongs = wrongs;
+    if deeds.iter().any(|deed| matches!(deed.planned.fault.kind(), Kind::Clock)) {
+        // Entries bear the time of the leader, and no later one goes back: once a clock was put
+        // forward, the log may be ahead of the ledger.
+        let tasks = history.runs.iter_mut().flat_map(|run| run.tasks.values_mut());
+        tasks.flat_map(|task| &mut task.attempts).for_each(|attempt| attempt.assigned_ms = 0);
+    }
     history.coverage = coverage(&history, &deeds, calm, seen.terms.len(), lasts);
     let verdict = judge(&history);
     Story { seed: seed.clone(), lasted: began.elapsed(), deeds, history, verdict }
