@@ -57,8 +57,13 @@ struct Readings(Vec<Reading>);
 impl Collector for Readings {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         for family in self.0.chunk_by(|one, next| one.name == next.name) {
-            let [Reading { name, help, kind, .. }, ..] = family else { continue };
+            let [Reading { name, help, kind, label: first, value }, ..] = family else { continue };
             let mut metric = encoder.encode_descriptor(name, help, None, *kind)?;
+            if first.is_none() {
+                // Without a label no braces either.
+                Sample { kind: *kind, value: *value }.encode(metric)?;
+                continue;
+            }
             for &Reading { kind, label, value, .. } in family {
                 let labels: Vec<_> = label.into_iter().collect();
                 Sample { kind, value }.encode(metric.encode_family(&labels)?)?;

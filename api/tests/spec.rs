@@ -29,7 +29,9 @@ fn every_file_becomes_what_is_expected() {
 
 #[test]
 fn every_example_is_accepted_without_a_remark() {
-    let examples = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples"));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let mut examples = files(&folder);
+    examples.extend(files(&folder.join("postgres")));
     assert!(examples.len() >= 3, "the examples are where they are looked for");
     for path in examples {
         let source = fs::read_to_string(&path).unwrap();

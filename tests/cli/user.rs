@@ -67,14 +67,7 @@ impl User {
     }
 
     pub(crate) fn begins_with(&self, line: &str, stdin: Stdio) -> Running {
-        let mut command = self.command(line);
-        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let streams = [
-            read(child.stdout.take().expect("stdout is a pipe")),
-            read(child.stderr.take().expect("stderr is a pipe")),
-        ];
-        Running { child, streams: Some(streams) }
+        Running::of(self.command(line).stdin(stdin))
     }
 
     pub(crate) fn command(&self, line: &str) -> Command {
@@ -117,6 +110,15 @@ pub(crate) fn read(mut stream: impl std::io::Read + Send + 'static) -> JoinHandl
 }
 
 impl Running {
+    pub(crate) fn of(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let streams = [
+            read(child.stdout.take().expect("stdout is a pipe")),
+            read(child.stderr.take().expect("stderr is a pipe")),
+        ];
+        Self { child, streams: Some(streams) }
+    }
+
     pub(crate) fn ends(mut self) -> Ran {
         let status = self.status();
         let streams = self.streams.take().expect("a command ends once");

@@ -1,5 +1,7 @@
 //! Workers: they come and go, are drained and lost.
 
+use std::io::Write as _;
+
 use crate::user::{Running, Server, User, one_at_a_time, until};
 
 /// A second worker, called `hand`, the only one with a label `gpu`.
@@ -135,4 +137,41 @@ fn what_is_given_to_a_worker_that_stops_goes_elsewhere_at_once() {
     std::fs::write(end, "").unwrap();
     worker.ends().exits(0);
     user.types("quorate ls workers").exits(0).prints("gone");
+}
+
+/// A library that bends the clock of a program.
+fn faketime() -> Option<std::path::PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten();
+    let paths = folders.filter_map(|dir| Some(dir.ok()?.path().join("faketime/libfaketime.so.1")));
+    let found = paths.into_iter().find(|path| path.is_file());
+    if found.is_none() {
+        let is_compulsory = std::env::var_os("QUORATE_TESTS_COMPULSORY").is_some();
+        assert!(!is_compulsory, "libfaketime is not installed");
+        // Past the test runner, which keeps what a test that passes prints to itself.
+        drop(std::io::stderr().write_all(b"skipped: libfaketime is not installed\n"));
+    }
+    found
+}
+
+#[test]
+fn a_worker_whose_clock_is_off_by_two_percent_is_quarantined_and_a_good_one_is_not() {
+    let Some(library) = faketime() else { return };
+    let _gate = one_at_a_time();
+    let mut user = User::new();
+    let server = Server::start(&mut user);
+    let folder = user.home.path().join("worker");
+    let line = format!("quorate worker --server {} --name fast --data", server.url);
+    let mut command = user.command(&line);
+    command.arg(folder).env("LD_PRELOAD", library).env("FAKETIME", "+0 x1.02");
+    let worker = Running::of(&mut command);
+    let state = |name: &str| {
+        let workers = user.types("quorate ls workers --no-headers").exits(0).out;
+        workers.lines().find(|line| line.contains(&format!(" {name} "))).map(str::to_owned)
+    };
+    until("it is quarantined", || state("fast").filter(|line| line.contains("quarantined")));
+    user.types("quorate describe worker/fast").exits(0).prints("its clock is off by +");
+    assert!(state("dev").is_some_and(|line| line.contains("live")), "the server's own is good");
+    user.types("quorate worker eligible fast").exits(0).says("still is given nothing");
+    worker.signal("INT");
+    worker.ends().exits(0);
 }
