@@ -1,5 +1,7 @@
 //! Nodes that die with tasks of their own, and come back.
 
+use std::time::{Duration, Instant};
+
 use crate::harness::seed::Seed;
 use crate::harness::{Cluster, Options, SOON, until};
 use crate::tasks::{LONG_THEN_NEXT, chain, failing};
@@ -52,6 +54,28 @@ fn a_node_that_is_back_within_its_lease_goes_on_with_its_task() {
     assert_eq!(cluster.client.await_end(&run), "succeeded");
     assert_eq!(cluster.ledger.starts(&run, "long"), 1);
     assert!(cluster.nodes[holder].is_serving());
+    cluster.await_voters(3);
+    assert_right(&cluster, vec![]);
+}
+
+/// T8: a node that is not heard for a while, though for less than its lease, keeps its task.
+#[test]
+fn a_node_that_is_silent_for_less_than_its_lease_keeps_its_task() {
+    let options = Options { lease: "8s", ..Options::default() };
+    let mut cluster = Cluster::start(3, &options);
+    let run = cluster.client.submit(LONG_THEN_NEXT);
+    cluster.await_start(&run, "long");
+    let holder = cluster.worker_of(&run, "long");
+    cluster.nodes[holder].freeze();
+    let frozen = Instant::now();
+    // One or two renewals are not sent at all.
+    until(SOON, "half of the lease is over", || {
+        (frozen.elapsed() > Duration::from_secs(4)).then_some(())
+    });
+    cluster.nodes[holder].thaw();
+    cluster.ledger.release("go");
+    assert_eq!(cluster.client.await_end(&run), "succeeded");
+    assert_eq!(cluster.ledger.starts(&run, "long"), 1);
     cluster.await_voters(3);
     assert_right(&cluster, vec![]);
 }
