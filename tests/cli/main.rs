@@ -39,6 +39,7 @@ fn tells_what_it_can_do() {
         "describe",
         "logs",
         "cancel",
+        "decide",
         "wait",
         "cluster",
         "version",
@@ -51,6 +52,7 @@ fn tells_what_it_can_do() {
         all.push_str(&format!("$ {line}\n{}\n", help.out));
     }
     assert_golden("help.golden", &all);
+    user.types("quorate help worker drain").exits(0).prints("--reason");
     user.types("quorate help cluster leader").exits(0).prints("transfer");
     user.types("quorate help exit-codes").exits(0).prints("  3  the run failed\n");
     user.types("quorate help env").exits(0).prints("QUORATE_ADDR");
