@@ -5,6 +5,7 @@
 extern crate self as quorate_raft;
 
 mod acknowledged;
+mod audit;
 mod clock;
 pub mod codec;
 mod error;
@@ -44,6 +45,7 @@ pub mod types;
 #[doc(hidden)] // for the tests of this crate
 pub mod wal;
 
+pub use audit::{Audit, audit};
 pub use error::{HistoryError, JoinError, OpenError, ProposeError};
 pub use history::{History, HistoryQuery, LIST_RUNS_MAX};
 #[doc(hidden)] // for simulations

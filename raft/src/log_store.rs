@@ -81,6 +81,32 @@ impl LogStore {
         self.wal.fatal()
     }
 
+    /// Some entries from `start` on and before `end`, where they stand, and what requests they
+    /// carry if they do.
+    pub(crate) fn page(
+        &self,
+        start: u64,
+        end: u64,
+    ) -> io::Result<Vec<(Position, Option<LogEntry>)>> {
+        let entries = self.wal.read(start..end, READ_BYTES_MAX).map_err(io::Error::other)?;
+        let requests = |entry: Entry| {
+            let carries = entry.kind == EntryKind::Normal;
+            (entry.position, carries.then(|| LogEntry(entry.payload)))
+        };
+        Ok(entries.into_iter().map(requests).collect())
+    }
+
+    /// The entry up to which the log is cut off.
+    pub(crate) fn purged(&self) -> Option<u64> {
+        self.wal.purged().map(|purged| purged.index)
+    }
+
+    /// The last entry that is known to be committed, and here.
+    pub(crate) fn committed(&self) -> Option<u64> {
+        let here = self.wal.last().map(|last| last.index);
+        self.wal.committed().map(|committed| committed.index).min(here)
+    }
+
     fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<RaftEntry>> {
         let entries = self.wal.read(start..end, bytes_max).map_err(io::Error::other)?;
         entries.into_iter().map(to_raft).collect()
