@@ -78,8 +78,8 @@ impl Audit {
 pub fn audit(copy: &Path, from: Option<u64>) -> Result<Audit, OpenError> {
     let refused = |error: &dyn std::error::Error| OpenError::Refused(error.to_string());
     let identity = Identity::open(copy).map_err(|error| refused(&error))?;
-    let identity =
-        identity.ok_or_else(|| OpenError::Refused(format!("no node lives in {}", copy.display())))?;
+    let identity = identity
+        .ok_or_else(|| OpenError::Refused(format!("no node lives in {}", copy.display())))?;
     let log = LogStore::open_as(&identity, WalOptions::default());
     let log = log.map_err(|error| refused(&error))?;
     let storage = |error: io::Error| OpenError::Storage(error.to_string());
@@ -121,7 +121,10 @@ fn choose(bases: &[Base], purged: Option<u64>, from: Option<u64>) -> Result<&Bas
     })?;
     let Some(from) = from else { return Ok(oldest) };
     bases.iter().filter(reached).find(|base| base.index <= from).ok_or_else(|| {
-        OpenError::Refused(format!("the log reaches back to entry {}; say --from {0}", oldest.index))
+        OpenError::Refused(format!(
+            "the log reaches back to entry {}; say --from {0}",
+            oldest.index
+        ))
     })
 }
 

@@ -22,6 +22,7 @@ mod run;
 mod scratch;
 mod signals;
 mod span;
+mod verify;
 mod watch;
 mod worker;
 mod workflow;
@@ -114,6 +115,8 @@ enum Verb {
     /// Look at the cluster, change its members
     #[command(subcommand)]
     Cluster(cluster::ClusterVerb),
+    /// Prove or refute that nothing ran twice, on a node's own data
+    Verify(verify::VerifyArgs),
     /// Print the version, and the server's
     Version(about::VersionArgs),
     /// Print the completions of a shell
@@ -154,6 +157,7 @@ fn dispatch(global: &Global, verb: Verb) -> anyhow::Result<Exit> {
         Verb::Decide(args) => block_on(run::decide(global, args)),
         Verb::Wait(args) => block_on(run::wait(global, args)),
         Verb::Cluster(verb) => block_on(cluster::cluster(global, verb)),
+        Verb::Verify(args) => block_on(verify::verify(args)),
         Verb::Version(args) => block_on(about::version(global, args)),
     }
 }

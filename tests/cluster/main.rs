@@ -22,3 +22,4 @@ mod seed_scenario;
 mod submit;
 mod tasks;
 mod verdict;
+mod verify;

@@ -6,7 +6,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use quorate_model::{
-    Answer, Applied, Command, Entry, Event, LogIndex, Reply, Run, RunId, State, Task,
+    Answer, Applied, AttemptRecord, Command, Entry, Event, LogIndex, Outcome, Reply, Run, RunId,
+    State, Task,
 };
 
 use super::{Audit, at, run_faults};
@@ -152,7 +153,8 @@ impl Replay {
         touched.extend(applied.retired.iter().map(|retired| retired.id));
         for id in touched {
             let retired = applied.retired.iter().find(|retired| retired.id == id);
-            let after = self.state.runs().get(&id).or(retired.map(|retired| &retired.run)).cloned();
+            let live = self.state.runs().get(&id);
+            let after = live.or_else(|| retired.map(|retired| &retired.run)).cloned();
             let before = self.runs.remove(&id);
             let Some(after) = after else {
                 self.audit.fault(at(index, &format!("run {id} is gone")));
@@ -221,14 +223,124 @@ fn change(was: &Task, is: &Task) -> Option<String> {
         .attempts
         .iter()
         .filter(|record| kept.is_some_and(|kept| record.attempt >= kept))
-        .find(|record| !is.attempts.contains(record));
+        .find(|record| !is.attempts.iter().any(|now| now == *record || completes(record, now)));
     if let Some(record) = rewritten {
         return Some(format!("what was recorded of {} has changed", record.attempt));
     }
     let flight = was.flight()?;
-    let same = is.flight().is_some_and(|now| (now.attempt, now.token) == (flight.attempt, flight.token));
+    let same =
+        is.flight().is_some_and(|now| (now.attempt, now.token) == (flight.attempt, flight.token));
     let ended = is.attempts.iter().filter(|record| record.token == flight.token).count();
     (usize::from(same) + ended != 1).then(|| {
         format!("{} was in flight, and has {ended} ends while {} flies", flight.attempt, is.status)
     })
+}
+
+/// Whether a record says how an attempt did end that was taken for lost.
+fn completes(was: &AttemptRecord, now: &AttemptRecord) -> bool {
+    let same = (was.attempt, was.token) == (now.attempt, now.token);
+    same && was.outcome == Outcome::Lost && now.late
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_model::{
+        Attempt, Epoch, FencingToken, Flight, Mark, TaskEnd, TaskStatus, UnixMs, Usage, WorkerId,
+    };
+
+    use super::super::task_faults;
+    use super::*;
+
+    /// In flight for the second time, by entry 20; the first attempt was lost.
+    fn flying() -> Task {
+        let flight = Flight {
+            attempt: Attempt(2),
+            worker: WorkerId(1),
+            epoch: Epoch(5),
+            token: FencingToken(20),
+            assigned_at: UnixMs(2),
+            rendered: None,
+            stop: None,
+        };
+        let (attempts, attempts_begun) = (vec![lost(1, 10)], Attempt(2));
+        Task { status: TaskStatus::Running(flight), attempts, attempts_begun, ..Task::waiting() }
+    }
+
+    fn lost(attempt: u32, token: u64) -> AttemptRecord {
+        AttemptRecord {
+            attempt: Attempt(attempt),
+            worker: WorkerId(1),
+            token: FencingToken(token),
+            assigned_at: UnixMs(1),
+            ended: Mark { index: LogIndex(token + 5), at: UnixMs(2) },
+            outcome: Outcome::Lost,
+            late: false,
+            usage: Usage::default(),
+        }
+    }
+
+    fn succeeded() -> Task {
+        let mut task = flying();
+        let outcome = Outcome::Succeeded { outputs: None };
+        task.attempts.push(AttemptRecord { outcome, ..lost(2, 20) });
+        task.status = TaskStatus::Ended(TaskEnd::Succeeded);
+        task
+    }
+
+    #[test]
+    fn an_attempt_that_ends_is_in_order() {
+        assert_eq!(change(&flying(), &succeeded()), None);
+        assert_eq!(ends(&flying(), &succeeded(), 0), 1);
+        assert!(task_faults(&flying(), false).is_empty());
+        assert!(task_faults(&succeeded(), true).is_empty());
+    }
+
+    #[test]
+    fn finds_an_end_that_was_not_final() {
+        assert!(change(&succeeded(), &flying()).is_some());
+    }
+
+    #[test]
+    fn finds_an_attempt_that_vanished() {
+        let ready = Task { status: TaskStatus::Ready, ..flying() };
+        assert!(change(&flying(), &ready).is_some());
+        let mut begun_again = flying();
+        begun_again.attempts_begun = Attempt(1);
+        assert!(change(&flying(), &begun_again).is_some());
+    }
+
+    #[test]
+    fn finds_two_outcomes_of_one_attempt() {
+        let mut twice = succeeded();
+        twice.attempts.push(twice.attempts[1].clone());
+        assert!(change(&flying(), &twice).is_some());
+        assert!(!task_faults(&twice, true).is_empty());
+    }
+
+    #[test]
+    fn finds_a_record_that_was_rewritten_and_lets_a_late_word_pass() {
+        let mut rewritten = flying();
+        rewritten.attempts[0].outcome = Outcome::Exited { code: 1 };
+        assert!(change(&flying(), &rewritten).is_some());
+        rewritten.attempts[0].late = true;
+        assert_eq!(change(&flying(), &rewritten), None);
+    }
+
+    #[test]
+    fn finds_attempts_that_overlap() {
+        let mut overlapping = succeeded();
+        overlapping.attempts[0].ended.index = LogIndex(21);
+        assert!(!task_faults(&overlapping, true).is_empty());
+        let mut early = flying();
+        early.attempts[0].ended.index = LogIndex(22);
+        assert!(!task_faults(&early, false).is_empty());
+    }
+
+    #[test]
+    fn finds_an_end_before_its_beginning_and_a_task_left_open() {
+        let mut backwards = succeeded();
+        backwards.attempts[1].ended.index = LogIndex(19);
+        assert!(!task_faults(&backwards, true).is_empty());
+        assert!(!task_faults(&flying(), true).is_empty());
+    }
 }

@@ -24,6 +24,7 @@ use crate::harness::{Cluster, Gate, Options, compulsory, skip};
 use crate::judge::{Coverage, History, Mark, Verdict, judge};
 use crate::load::StopOnDrop;
 use crate::verdict::seen;
+use crate::verify::verify;
 use deed::{Deed, tally};
 use nemesis::Nemesis;
 use plan::{Kind, Plan};
@@ -92,14 +93,14 @@ fn play(network: Network, seed: &Seed, lasts: Duration, kinds: Vec<Kind>) -> Sto
     let (client, stop) = (cluster.client.clone(), AtomicBool::new(false));
     let mut plan = Plan::new(seed.clone(), kinds, NODES, WORKERS);
     let mut chance = seed.clone();
-    let (deeds, wrongs, calm, seen) = thread::scope(|scope| {
+    let (deeds, wrongs, calm, looks) = thread::scope(|scope| {
         let (client, stop) = (&client, &stop);
         for _ in 0..CLIENTS {
             let chance = Seed::new(chance.below(1 << 30) as u64);
             scope.spawn(move || work(client, chance, stop));
         }
-        let (watched, looks) = (&addresses, chance.clone());
-        let watcher = scope.spawn(move || watch(client, watched, looks, stop));
+        let (watched, at_random) = (&addresses, chance.clone());
+        let watcher = scope.spawn(move || watch(client, watched, at_random, stop));
         let stopping = StopOnDrop(stop);
         let before = calm(&cluster);
         let until = Instant::now() + lasts;
@@ -118,15 +119,17 @@ fn play(network: Network, seed: &Seed, lasts: Duration, kinds: Vec<Kind>) -> Sto
     cluster.await_voters(NODES);
     cluster.await_quiet();
     let mut history = cluster.history();
-    history.observations = seen.tasks;
-    history.wrongs = wrongs;
+    history.observations = looks.tasks;
     if deeds.iter().any(|deed| matches!(deed.planned.fault.kind(), Kind::Clock)) {
         // Entries bear the time of the leader, and no later one goes back: once a clock was put
         // forward, the log may be ahead of the ledger.
         let tasks = history.runs.iter_mut().flat_map(|run| run.tasks.values_mut());
         tasks.flat_map(|task| &mut task.attempts).for_each(|attempt| attempt.assigned_ms = 0);
     }
-    history.coverage = coverage(&history, &deeds, calm, seen.terms.len(), lasts);
+    let (refuted, proven) = verify(&mut cluster);
+    history.wrongs = [wrongs, refuted].concat();
+    history.coverage = coverage(&history, &deeds, calm, looks.terms.len(), lasts);
+    history.coverage.push(seen("proofs by verify", proven, NODES + 1));
     let verdict = judge(&history);
     Story { seed: seed.clone(), lasted: began.elapsed(), deeds, history, verdict }
 }
