@@ -151,8 +151,8 @@ fn new_work_is_refused_before_a_disk_is_full_and_what_runs_is_completed() {
     site.await_storage(0, "low");
     site.assert_refused(0);
     let metrics = site.get(0, "/metrics").text();
-    assert!(metrics.contains("quorate_storage_state{} 1.0"), "{metrics}");
-    assert!(metrics.contains("quorate_log_sync_seconds_total{} "), "{metrics}");
+    assert!(metrics.contains("quorate_storage_state 1.0"), "{metrics}");
+    assert!(metrics.contains("quorate_log_sync_seconds_total "), "{metrics}");
 
     let cancel = Request::post(format!("/v1/runs/{doomed}/cancel"));
     assert!(client.try_ask(&cancel, SOON).expect("a cancel passes").is_ok());
@@ -249,7 +249,7 @@ fn a_worker_without_room_reports_what_runs_and_begins_nothing() {
     let ballast = site.fill_up(full);
     until(SOON, "its worker knows", || {
         let metrics = site.get(full, "/metrics").text();
-        metrics.contains("quorate_worker_disk_full{} 1.0").then_some(())
+        metrics.contains("quorate_worker_disk_full 1.0").then_some(())
     });
     let of_full = client.task(&held, "long")["worker"].clone();
     let is_its = |run: &String| {
