@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quorate_model::command::{CancelRun, StartRun, WorkflowSource};
-use quorate_model::workflow::{Definition, OnLost, Retry, TaskDefinition, TriggerRule};
+use quorate_model::workflow::{Action, Definition, OnLost, Retry, TaskDefinition, TriggerRule};
 use quorate_model::{
     Command, DurationMs, IdempotencyKey, Json, LogIndex, Request, RunId, State, Trigger,
 };
@@ -244,8 +244,10 @@ fn task(index: u32, dice: &mut Dice) -> TaskDefinition {
         title: String::new(),
         needs,
         trigger_rule: dice.pick(&[TriggerRule::AllSuccess, TriggerRule::AllDone]),
-        kind: "run".parse().expect("this is a name"),
-        params: Json::new(&json!({ "run": "true" })),
+        action: Action::Work {
+            kind: "run".parse().expect("this is a name"),
+            params: Json::new(&json!({ "run": "true" })),
+        },
         env: BTreeMap::from(env),
         retry: Retry { limit, delay: DurationMs(dice.within(0..=2_000)), ..Retry::default() },
         on_lost: OnLost::Retry,

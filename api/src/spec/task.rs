@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use quorate_model::workflow::validate::{ENV_BYTES_MAX, RETRIES_MAX};
-use quorate_model::workflow::{OnLost, Retry, TaskDefinition, TriggerRule};
+use quorate_model::workflow::{Action, OnLost, Retry, TaskDefinition, TriggerRule};
 use quorate_model::{DurationMs, Json, Name};
 use serde_json::json;
 
@@ -234,8 +234,10 @@ pub(super) fn body<'n>(
         title: String::new(),
         needs: Vec::new(),
         trigger_rule: TriggerRule::default(),
-        kind: "run".parse().expect("it is a name"),
-        params: Json::new(&json!({"run": run, "shell": shell})),
+        action: Action::Work {
+            kind: "run".parse().expect("it is a name"),
+            params: Json::new(&json!({"run": run, "shell": shell})),
+        },
         env: BTreeMap::new(),
         retry: fields.get("retry").map_or(defaults.retry, |item| retry(reader, item)),
         on_lost: fields.get("on_lost").map_or(defaults.on_lost, |item| on_lost(reader, item)),

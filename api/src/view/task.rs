@@ -112,7 +112,7 @@ pub struct TaskView {
     /// For people; the id where the workflow gives none.
     pub title: String,
     /// What carries it out, as `run`.
-    pub kind: Name,
+    pub kind: String,
     /// Where it stands.
     pub state: TaskState,
     /// Still running, but only until it is killed.
@@ -185,7 +185,7 @@ impl TaskView {
             id: said.id.clone(),
             position: u32::try_from(position).unwrap_or(u32::MAX),
             title: if said.title.is_empty() { said.id.to_string() } else { said.title.clone() },
-            kind: said.kind.clone(),
+            kind: said.action.kind().to_owned(),
             state: TaskState::from(&task.status),
             stopping: task.flight().is_some_and(|flight| flight.stop.is_some()),
             held: task.status == TaskStatus::Held,

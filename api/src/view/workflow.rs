@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use quorate_model::workflow::{
-    Definition, OnLost, Param, ParamKind, Retry, TaskDefinition, TriggerRule, Version,
+    Action, Definition, OnLost, Param, ParamKind, Retry, TaskDefinition, TriggerRule, Version,
 };
 use quorate_model::{Json, Name};
 use serde::{Deserialize, Serialize};
@@ -142,7 +142,7 @@ pub struct TaskDefinitionView {
     /// For people; the id where the workflow gives none.
     pub title: String,
     /// What carries it out, as `run`.
-    pub kind: Name,
+    pub kind: String,
     /// What the kind is told.
     pub params: Value,
     /// Its predecessors.
@@ -171,12 +171,13 @@ pub struct TaskDefinitionView {
 impl TaskDefinitionView {
     fn of(task: &TaskDefinition, workflow: &Definition) -> Self {
         let (timeout, timeout_ms) = both(task.timeout);
+        let Action::Work { params, .. } = &task.action;
         let id = |&need: &u32| workflow.tasks.get(need as usize).map(|need| need.id.clone());
         Self {
             id: task.id.clone(),
             title: if task.title.is_empty() { task.id.to_string() } else { task.title.clone() },
-            kind: task.kind.clone(),
-            params: task.params.value(),
+            kind: task.action.kind().to_owned(),
+            params: params.value(),
             needs: task.needs.iter().filter_map(id).collect(),
             trigger_rule: task.trigger_rule,
             env: task.env.clone(),

@@ -136,7 +136,7 @@ fn ten_thousand_tasks_with_templates() {
     let mut bench = Bench::default();
     let mut definition = fan(10_000);
     for task in &mut definition.tasks {
-        task.params = Json::new(&json!({"script": "echo ${{ params.day }} $HOME"}));
+        task.action = notation::script("echo ${{ params.day }} $HOME");
     }
     bench.register();
     bench.start(1, definition);

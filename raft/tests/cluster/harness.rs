@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use quorate_model::command::{CancelRun, PutWorkflow, StartRun, WorkflowSource};
-use quorate_model::workflow::{Definition, OnLost, Retry, TaskDefinition, TriggerRule};
+use quorate_model::workflow::{Action, Definition, OnLost, Retry, TaskDefinition, TriggerRule};
 use quorate_model::{Command, IdempotencyKey, Json, LogIndex, Request, RunId, Trigger};
 use quorate_raft::{Committed, Node, OpenError, Options, ProposeError, Start, ask_to_join, codec};
 use tempfile::TempDir;
@@ -249,8 +249,10 @@ pub(crate) fn definition(comment: &str) -> Definition {
         title: String::new(),
         needs: Vec::new(),
         trigger_rule: TriggerRule::AllSuccess,
-        kind: "run".parse().unwrap(),
-        params: "{}".parse::<serde_json::Value>().map(|value| Json::new(&value)).unwrap(),
+        action: Action::Work {
+            kind: "run".parse().unwrap(),
+            params: "{}".parse::<serde_json::Value>().map(|value| Json::new(&value)).unwrap(),
+        },
         env: BTreeMap::new(),
         retry: Retry::default(),
         on_lost: OnLost::default(),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use quorate_model::workflow::Action;
 use quorate_model::{Dispatch, Effect, State};
 use quorate_raft::Effects;
 use tokio::sync::broadcast;
@@ -68,19 +69,20 @@ fn start_task(state: &State, dispatch: Dispatch) -> Option<StartTask> {
     }
     let workflow = state.definition(run.definition);
     let task = workflow.tasks.get(dispatch.task.position())?;
+    let Action::Work { kind, params } = &task.action;
     let (params, env) = match &flight.rendered {
         Some(rendered) => (rendered.params.clone(), rendered.env.clone()),
         None => {
             let mut env = workflow.env.clone();
             env.extend(task.env.clone());
-            (task.params.clone(), env)
+            (params.clone(), env)
         }
     };
     Some(StartTask {
         dispatch,
         workflow: run.workflow.clone(),
         id: task.id.clone(),
-        kind: task.kind.clone(),
+        kind: kind.clone(),
         params,
         env,
         artifacts: task.artifacts.clone(),

@@ -11,7 +11,7 @@ use minijinja::value::{Object, Serde, Value as Item};
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use serde_json::Value;
 
-use crate::workflow::Definition;
+use crate::workflow::{Action, Definition};
 use crate::{Json, Rendered, Run, RunId, State, TaskEnd, TaskId, TaskStatus};
 
 /// What one template may cost: instructions, and 64 bytes handled for each. A loop over a few
@@ -67,7 +67,8 @@ impl Rendering {
         let definition = state.definition(run.definition);
         let Some(task) = definition.tasks.get(id.position()) else { return Ok(None) };
         let mut texts = definition.env.values().chain(task.env.values()).map(String::as_str);
-        if !texts.any(is_template) && !is_template(task.params.as_str()) {
+        let Action::Work { kind, params } = &task.action;
+        if !texts.any(is_template) && !is_template(params.as_str()) {
             return Ok(None);
         }
         let renderer = match self.latest.take_if(|(of, _)| *of == id.run) {
@@ -80,8 +81,8 @@ impl Rendering {
         for (name, text) in definition.env.iter().chain(&task.env) {
             env.insert(name.clone(), pass.text(&format!("env.{name}"), text)?);
         }
-        let mut params = task.params.value();
-        pass.strings(task.kind.as_str(), &mut params)?;
+        let mut params = params.value();
+        pass.strings(kind.as_str(), &mut params)?;
         Ok(Some(Rendered { params: Json::new(&params), env }))
     }
 }

@@ -78,7 +78,7 @@ impl Graph {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workflow::{OnLost, Retry, TriggerRule};
+    use crate::workflow::{Action, OnLost, Retry, TriggerRule};
     use crate::{Json, Name};
 
     fn tasks(needs: &[&[u32]]) -> Vec<TaskDefinition> {
@@ -87,8 +87,10 @@ mod tests {
             title: String::new(),
             needs: needs.to_vec(),
             trigger_rule: TriggerRule::AllSuccess,
-            kind: "run".parse().unwrap(),
-            params: Json::new(&serde_json::Value::Null),
+            action: Action::Work {
+                kind: "run".parse().unwrap(),
+                params: Json::new(&serde_json::Value::Null),
+            },
             env: [].into(),
             retry: Retry::default(),
             on_lost: OnLost::default(),

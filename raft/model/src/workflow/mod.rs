@@ -3,6 +3,7 @@
 //! Knows nothing of files: `quorate-api` turns YAML into a [`Definition`], and points at
 //! lines when it can't. What a task kind does with its `params` is the worker's business.
 
+mod action;
 mod graph;
 pub mod validate;
 
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub use action::Action;
 pub use graph::Graph;
 
 use crate::{DurationMs, Json, LogIndex, Name, UnixMs};
@@ -134,10 +136,8 @@ pub struct TaskDefinition {
     pub needs: Vec<u32>,
     /// What its predecessors must have come to.
     pub trigger_rule: TriggerRule,
-    /// The task kind that carries it out, as registered by the workers.
-    pub kind: Name,
-    /// What the kind is told. Strings in it may be templates.
-    pub params: Json,
+    /// What it does.
+    pub action: Action,
     /// Added to the workflow's `env`. Values may be templates.
     pub env: BTreeMap<String, String>,
     /// What happens after a failure.

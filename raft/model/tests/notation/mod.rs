@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use quorate_model::workflow::{Definition, OnLost, Retry, TaskDefinition, TriggerRule};
+use quorate_model::workflow::{Action, Definition, OnLost, Retry, TaskDefinition, TriggerRule};
 use quorate_model::{DurationMs, Json, Name};
 use serde_json::json;
 
@@ -46,8 +46,7 @@ pub(crate) fn task(id: &str, needs: Vec<u32>) -> Result<TaskDefinition, String> 
         title: String::new(),
         needs,
         trigger_rule: TriggerRule::AllSuccess,
-        kind: name("run"),
-        params: Json::new(&json!({"script": "true"})),
+        action: script("true"),
         env: BTreeMap::new(),
         retry: Retry::default(),
         on_lost: OnLost::default(),
@@ -55,6 +54,11 @@ pub(crate) fn task(id: &str, needs: Vec<u32>) -> Result<TaskDefinition, String> 
         runs_on: BTreeMap::new(),
         artifacts: Vec::new(),
     })
+}
+
+/// Runs a script.
+pub(crate) fn script(text: &str) -> Action {
+    Action::Work { kind: name("run"), params: Json::new(&json!({"script": text})) }
 }
 
 pub(crate) fn name(text: &str) -> Name {

@@ -239,7 +239,7 @@ fn put(args: &mut Args<'_>) -> Outcome<PutWorkflow> {
     }
     while let Some((task, script)) = args.next_key() {
         let position = definition.position(task).ok_or_else(|| format!("no task {task}"))?;
-        definition.tasks[position].params = Json::new(&json!({"script": script}));
+        definition.tasks[position].action = notation::script(script);
     }
     Ok(PutWorkflow { name, definition, expected_version })
 }
