@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use quorate_expression::SyntaxError;
 use quorate_model::Name;
-use quorate_model::plan::{TemplateError, Templates};
 use quorate_model::workflow::{Param, TaskDefinition};
 
 use super::document::{Node, Style, Value};
@@ -64,9 +64,8 @@ pub(super) struct Scope<'s> {
 
 /// Checks every template of the document.
 pub(super) fn check(reader: &mut Reader<'_>, scope: &Scope<'_>) {
-    let engine = Templates::default();
     for template in std::mem::take(&mut reader.templates) {
-        match engine.references(template.text) {
+        match quorate_expression::references(template.text) {
             Ok(names) => {
                 for reference in references(names, template.text) {
                     check_one(reader, scope, &template, &reference);
@@ -83,7 +82,7 @@ pub(super) fn check(reader: &mut Reader<'_>, scope: &Scope<'_>) {
 }
 
 /// The line of the mistake, where the lines of the template are lines of the document.
-fn span_of_error(reader: &Reader<'_>, template: &Template<'_>, error: &TemplateError) -> Span {
+fn span_of_error(reader: &Reader<'_>, template: &Template<'_>, error: &SyntaxError) -> Span {
     let span = template.node.place.span;
     let is_literal =
         matches!(&template.node.value, Value::Scalar(scalar) if scalar.style == Style::Literal);

@@ -4,8 +4,6 @@ mod expression;
 mod placement;
 mod retention;
 
-pub use expression::{
-    ExpressionError, RENDERED_BYTES_MAX, TemplateError, Templates, render_outputs,
-};
+pub use expression::{TemplateError, render_outputs};
 pub use placement::{ASSIGNMENTS_MAX, assignments};
 pub use retention::{Finished, PRUNE_MAX, Retention, prunable};

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use quorate_expression::RENDERED_BYTES_MAX;
 use quorate_fuzz::Fuzz;
 use quorate_model::command::{RegisterWorker, StartRun, WorkflowSource};
-use quorate_model::plan::{RENDERED_BYTES_MAX, Templates, assignments};
+use quorate_model::plan::assignments;
 use quorate_model::workflow::Definition;
 use quorate_model::{
     Command, Containment, DurationMs, Entry, Json, LogIndex, RunId, State, Trigger, UnixMs,
@@ -24,7 +25,7 @@ const REASON_BYTES_MAX: usize = 64 * 1024;
 fn render(input: &[u8]) -> String {
     let text = String::from_utf8_lossy(input);
     let (template, value) = text.split_once('\0').unwrap_or((&text, "${{ 1 }}"));
-    let is_sound = Templates::default().references(template).is_ok();
+    let is_sound = quorate_expression::references(template).is_ok();
     let state = with_run(definition(template), value);
     let proposed = assignments(&state, &state.workers().keys().copied().collect());
     let [first, second] = proposed.as_slice() else { panic!("two tasks are ready") };
