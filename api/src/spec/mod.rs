@@ -14,6 +14,8 @@ mod needs;
 mod params;
 mod render;
 mod report;
+mod retry;
+mod script;
 mod section;
 mod task;
 mod template;

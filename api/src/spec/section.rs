@@ -319,6 +319,47 @@ impl<'n> Reader<'n> {
         labels
     }
 
+    /// One of a few words; the default if it is none of them.
+    pub(super) fn one_of<T: Copy + Default>(
+        &mut self,
+        item: Item<'n, '_>,
+        known: &[(&str, T)],
+        what: &str,
+    ) -> T {
+        let Some(text) = self.fixed(item) else { return T::default() };
+        if let Some((_, found)) = known.iter().find(|(name, _)| *name == text) {
+            return *found;
+        }
+        let names = || known.iter().map(|(name, _)| *name);
+        let help = match name::nearest(text, names()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("known are {}", names().collect::<Vec<_>>().join(", ")),
+        };
+        let message = format!("{text:?} is no {what}");
+        let place = item.node.place;
+        self.report.error_with_help(Code::BadValue, place, &item.path, message, help);
+        T::default()
+    }
+
+    /// Shows a node itself, or each item of it if it is a list.
+    pub(super) fn one_or_more(
+        &mut self,
+        item: Item<'n, '_>,
+        what: &str,
+        mut each: impl FnMut(&mut Self, Item<'n, '_>),
+    ) {
+        match &item.node.value {
+            Value::Scalar(_) => each(self, item),
+            Value::List(items) => {
+                for (index, node) in items.iter().enumerate() {
+                    let path = Path::Index(&item.path, index);
+                    each(self, Item { node, key: None, path });
+                }
+            }
+            Value::Map(_) => self.wrong_type(item, what),
+        }
+    }
+
     /// A name, or a report of what is wrong with it.
     pub(super) fn name<T>(
         &mut self,

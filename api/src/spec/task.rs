@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use quorate_model::workflow::validate::{ENV_BYTES_MAX, RETRIES_MAX};
 use quorate_model::workflow::{Action, OnLost, Retry, TaskDefinition, TriggerRule};
 use quorate_model::{DurationMs, Json, Name};
 use serde_json::json;
@@ -11,22 +10,13 @@ use super::document::{Node, Place, Value};
 use super::report::Path;
 use super::section::{Fields, Item, Reader, Schema};
 use super::template::Role;
-use super::{Code, Diagnostic, Severity, name};
+use super::{Code, Diagnostic, Severity, name, retry};
 
 /// Files that a task may keep with the run.
 const ARTIFACTS_MAX: usize = 100;
 
 /// Bytes of the path of such a file.
 const ARTIFACT_BYTES_MAX: usize = 512;
-
-/// Bytes of a script, as workers take them.
-const SCRIPT_BYTES_MAX: usize = 1024 * 1024;
-
-/// Bytes of the command that scripts are given to: every task keeps a copy of the default.
-const SHELL_BYTES_MAX: usize = 1024;
-
-/// The largest factor that delays may grow by: more is a slip.
-const BACKOFF_MAX: f64 = 100.0;
 
 const TASK: Schema = Schema {
     what: "a task",
@@ -93,14 +83,6 @@ const TASK: Schema = Schema {
         ("worker_group", "say `runs_on: {group: NAME}`"),
         ("params", "parameters are declared for the whole workflow, at the top of the file"),
     ],
-};
-
-const RETRY: Schema = Schema {
-    what: "`retry`",
-    keys: &["limit", "delay", "backoff", "max_delay"],
-    spellings: &[("interval_sec", "delay"), ("max_interval_sec", "max_delay")],
-    later: &["jitter", "on", "exit_code"],
-    hints: &[("attempts", "say `limit`: attempts after the first")],
 };
 
 /// What tasks do that do not say otherwise.
@@ -214,7 +196,7 @@ pub(super) fn body<'n>(
     defaults: &Defaults,
 ) -> TaskDefinition {
     let run = match fields.get("run") {
-        Some(item) => script(reader, item, index),
+        Some(item) => reader.script(item, index),
         None => {
             if !fields.is_refused {
                 let message = "a task needs something to do".to_owned();
@@ -239,7 +221,7 @@ pub(super) fn body<'n>(
             params: Json::new(&json!({"run": run, "shell": shell})),
         },
         env: BTreeMap::new(),
-        retry: fields.get("retry").map_or(defaults.retry, |item| retry(reader, item)),
+        retry: fields.get("retry").map_or(defaults.retry, |item| retry::read(reader, item)),
         on_lost: fields.get("on_lost").map_or(defaults.on_lost, |item| on_lost(reader, item)),
         timeout: None,
         runs_on: match fields.get("runs_on") {
@@ -248,21 +230,6 @@ pub(super) fn body<'n>(
         },
         artifacts: fields.get("artifacts").map(|item| artifacts(reader, item)).unwrap_or_default(),
     }
-}
-
-fn script<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>, index: usize) -> &'n str {
-    let text = reader.text(item).unwrap_or("");
-    if let Value::Scalar(scalar) = &item.node.value
-        && scalar.text.trim().is_empty()
-    {
-        reader.bad_value(item, Code::BadValue, "`run` is empty".to_owned());
-    }
-    if text.len() > SCRIPT_BYTES_MAX {
-        let message = format!("`run` takes {} bytes; {SCRIPT_BYTES_MAX} is the most", text.len());
-        reader.bad_value(item, Code::Limit, message);
-    }
-    reader.template(item, text, Role::Script(index));
-    text
 }
 
 fn needs<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>) -> Vec<Need<'n>> {
@@ -289,90 +256,20 @@ fn trigger_rule<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>) -> TriggerRule 
         reader.bad_value(item, Code::NotSupportedYet, message);
         return TriggerRule::default();
     }
-    one_of(reader, item, &RULES, "trigger rule")
+    reader.one_of(item, &RULES, "trigger rule")
 }
 
 /// `on_lost: hold`.
 pub(super) fn on_lost<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>) -> OnLost {
     const CHOICES: [(&str, OnLost); 3] =
         [("retry", OnLost::Retry), ("fail", OnLost::Fail), ("hold", OnLost::Hold)];
-    one_of(reader, item, &CHOICES, "choice for `on_lost`")
+    reader.one_of(item, &CHOICES, "choice for `on_lost`")
 }
 
 fn peek<'n>(item: Item<'n, '_>) -> Option<&'n str> {
     match &item.node.value {
         Value::Scalar(scalar) => Some(scalar.text.as_ref()),
         Value::List(_) | Value::Map(_) => None,
-    }
-}
-
-/// One of a few words; the default if it is none of them.
-fn one_of<'n, T: Copy + Default>(
-    reader: &mut Reader<'n>,
-    item: Item<'n, '_>,
-    known: &[(&str, T)],
-    what: &str,
-) -> T {
-    let Some(text) = reader.fixed(item) else { return T::default() };
-    if let Some((_, found)) = known.iter().find(|(name, _)| *name == text) {
-        return *found;
-    }
-    let names = || known.iter().map(|(name, _)| *name);
-    let help = match name::nearest(text, names()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("known are {}", names().collect::<Vec<_>>().join(", ")),
-    };
-    let message = format!("{text:?} is no {what}");
-    let place = item.node.place;
-    reader.report.error_with_help(Code::BadValue, place, &item.path, message, help);
-    T::default()
-}
-
-/// `retry: 3`, or a mapping.
-pub(super) fn retry<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>) -> Retry {
-    let mut retry = Retry::default();
-    if let Value::Scalar(_) = item.node.value {
-        retry.limit = reader.whole(item, RETRIES_MAX).unwrap_or(0);
-        return retry;
-    }
-    let Some(fields) = reader.fields(item.node, &item.path, &RETRY) else { return retry };
-    if let Some(item) = fields.get("limit") {
-        retry.limit = reader.whole(item, RETRIES_MAX).unwrap_or(0);
-    } else if !fields.is_refused {
-        let message = "`retry` needs a `limit`".to_owned();
-        let help = "add, for example, `limit: 3`: attempts after the first";
-        let place = fields.place;
-        reader.report.error_with_help(Code::MissingKey, place, &item.path, message, help);
-    }
-    if let Some(delay) = fields.get("delay").and_then(|item| reader.duration(item)) {
-        retry.delay = delay;
-        retry.max_delay = retry.max_delay.max(delay);
-    }
-    if let Some(item) = fields.get("backoff") {
-        retry.backoff_permille = backoff(reader, item);
-    }
-    if let Some(item) = fields.get("max_delay")
-        && let Some(max_delay) = reader.duration(item)
-    {
-        if max_delay < retry.delay {
-            let message = "`max_delay` is shorter than `delay`".to_owned();
-            reader.bad_value(item, Code::Conflict, message);
-        }
-        retry.max_delay = max_delay;
-    }
-    retry
-}
-
-fn backoff<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>) -> u32 {
-    let Some(scalar) = reader.scalar(item, "a number") else { return 1_000 };
-    match scalar.json().as_f64().filter(|factor| (1.0..=BACKOFF_MAX).contains(factor)) {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 to 100")]
-        Some(factor) => (factor * 1_000.0).round() as u32,
-        None => {
-            let message = format!("`backoff` must be a number from 1 to {BACKOFF_MAX}");
-            reader.bad_value(item, Code::BadValue, message);
-            1_000
-        }
     }
 }
 
@@ -399,79 +296,4 @@ fn artifacts<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>) -> Vec<String> {
         reader.bad_value(item, Code::Limit, message);
     }
     paths
-}
-
-impl<'n> Reader<'n> {
-    /// Shows a node itself, or each item of it if it is a list.
-    fn one_or_more(
-        &mut self,
-        item: Item<'n, '_>,
-        what: &str,
-        mut each: impl FnMut(&mut Self, Item<'n, '_>),
-    ) {
-        match &item.node.value {
-            Value::Scalar(_) => each(self, item),
-            Value::List(items) => {
-                for (index, node) in items.iter().enumerate() {
-                    let path = Path::Index(&item.path, index);
-                    each(self, Item { node, key: None, path });
-                }
-            }
-            Value::Map(_) => self.wrong_type(item, what),
-        }
-    }
-
-    /// The environment of a workflow or a task.
-    pub(super) fn env(&mut self, item: Item<'n, '_>, role: Role) -> BTreeMap<String, String> {
-        let mut env = BTreeMap::new();
-        let mut bytes = 0;
-        for (key, node) in self.entries(item, "a mapping of names to values").unwrap_or_default() {
-            let path = Path::Key(&item.path, &key.text);
-            self.name(name::variable(&key.text), key.place, &path);
-            let item = Item { node, key: Some(key), path };
-            let text = match &node.value {
-                Value::Scalar(scalar) if scalar.is_null() => "",
-                Value::Scalar(_) | Value::List(_) | Value::Map(_) => self.text(item).unwrap_or(""),
-            };
-            self.template(item, text, role);
-            bytes += key.text.len() + text.len();
-            env.insert(key.text.clone().into_owned(), text.to_owned());
-        }
-        if bytes > ENV_BYTES_MAX {
-            let message = format!("`env` takes {bytes} bytes; {ENV_BYTES_MAX} is the most");
-            self.bad_value(item, Code::Limit, message);
-        }
-        env
-    }
-
-    /// What a script is given to: a program by its name or path, or a command as words.
-    pub(super) fn shell(&mut self, item: Item<'n, '_>, role: Role) -> serde_json::Value {
-        let mut words = Vec::new();
-        self.one_or_more(item, "a program or a list of words", |reader, item| {
-            let Some(word) = reader.text(item) else { return };
-            reader.template(item, word, role);
-            words.push(word);
-        });
-        let bytes: usize = words.iter().map(|word| word.len()).sum();
-        if bytes > SHELL_BYTES_MAX {
-            let message = format!("`shell` takes {bytes} bytes; {SHELL_BYTES_MAX} is the most");
-            self.bad_value(item, Code::Limit, message);
-        } else if words.first().is_none_or(|program| program.is_empty()) {
-            self.bad_value(item, Code::BadValue, "`shell` names no program".to_owned());
-        }
-        if let Value::List(_) = item.node.value {
-            return json!(words);
-        }
-        let program = words.pop().unwrap_or_default();
-        let is_program = program.starts_with('/') || !program.contains('/');
-        if !is_program || program.contains(char::is_whitespace) {
-            let message =
-                format!("{program:?} is neither a name nor an absolute path of a program");
-            let list: Vec<&str> = program.split_whitespace().collect();
-            let help = format!("to give it arguments, say `shell: [{}]`", list.join(", "));
-            let place = item.node.place;
-            self.report.error_with_help(Code::BadValue, place, &item.path, message, help);
-        }
-        json!(program)
-    }
 }

@@ -11,7 +11,7 @@ use super::report::Path;
 use super::section::{Fields, Item, Reader, Schema};
 use super::task::{Defaults, Draft};
 use super::template::{Ancestors, Role, Scope};
-use super::{Code, Diagnostic, Severity, name, needs, params, task, template};
+use super::{Code, Diagnostic, Severity, name, needs, params, retry, task, template};
 
 /// Outputs of one workflow.
 const OUTPUTS_MAX: usize = 256;
@@ -144,7 +144,7 @@ fn defaults<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>) -> Defaults {
         return Defaults::default();
     };
     Defaults {
-        retry: fields.get("retry").map(|item| task::retry(reader, item)).unwrap_or_default(),
+        retry: fields.get("retry").map(|item| retry::read(reader, item)).unwrap_or_default(),
         on_lost: fields.get("on_lost").map(|item| task::on_lost(reader, item)).unwrap_or_default(),
         timeout: fields.get("timeout").and_then(|item| reader.timeout(item)),
         runs_on: fields.get("runs_on").map(|item| reader.labels(item)).unwrap_or_default(),
