@@ -285,6 +285,8 @@ impl From<Rejection> for Failure {
             Rejection::NoSuchTask { task } => (Code::NoSuchTask, Some(task.run)),
             Rejection::NotReady { task, .. }
             | Rejection::NotHeld { task, .. }
+            | Rejection::NotDeciding { task, .. }
+            | Rejection::NoSuchBranch { task }
             | Rejection::StaleAttempt { task, .. }
             | Rejection::TokenNotNewer { task }
             | Rejection::LabelsDiffer { task, .. } => (Code::Conflict, Some(task.run)),

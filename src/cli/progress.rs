@@ -83,7 +83,9 @@ impl TaskNow {
             }
             _ => {}
         }
-        if let Some(note) = self.note.as_ref().filter(|_| self.state != TaskState::Succeeded) {
+        // What succeeded without an attempt has something else to tell, as a switch.
+        let tells = self.state != TaskState::Succeeded || self.attempt == 0;
+        if let Some(note) = self.note.as_ref().filter(|_| tells) {
             write_to(&mut sentence, format_args!(": {note}"));
         }
         sentence

@@ -54,6 +54,8 @@ impl Item for TaskView {
     fn cells(&self, now_ms: u64) -> Vec<Cell> {
         let latest = self.attempts.last();
         let note = self.note.clone().or_else(|| held(self)).or_else(|| latest.and_then(why));
+        let note =
+            if self.is_handled { note.map(|note| format!("{note} (handled)")) } else { note };
         let note = note.or_else(|| self.waits_for.as_ref().map(|what| format!("waits for {what}")));
         vec![
             self.id().into(),

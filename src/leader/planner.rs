@@ -1,4 +1,5 @@
-//! The leader's planner: gives ready tasks to workers with free slots.
+//! The leader's planner: decides what tasks with a condition come to, and gives ready tasks to
+//! workers with free slots.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ pub(super) async fn run(node: Node, sessions: Arc<Sessions>, term: u64, stop: Ca
         applied.borrow_and_update();
         arrivals.borrow_and_update();
         let with_room = sessions.with_room();
-        let commands = node.with_state(|state| plan::assignments(state, &with_room));
+        let commands = node.with_state(|state| plan::decisions(state, &with_room));
         if commands.is_empty() {
             tokio::select! {
                 () = stop.cancelled() => return,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quorate_model::command::{CancelRun, StartRun, WorkflowSource};
-use quorate_model::workflow::{Action, Definition, OnLost, Retry, TaskDefinition, TriggerRule};
+use quorate_model::workflow::{Action, Definition, Retry, TaskDefinition, TriggerRule};
 use quorate_model::{
     Command, DurationMs, IdempotencyKey, Json, LogIndex, Request, RunId, State, Trigger,
 };
@@ -215,14 +215,9 @@ fn start_run(run: RunId, dice: &mut Dice) -> Request {
     let count = u32::try_from(dice.within(TASKS)).expect("they are few");
     let tasks = (0..count).map(|index| task(index, dice)).collect();
     let definition = Definition {
-        description: String::new(),
-        labels: BTreeMap::new(),
-        params: BTreeMap::new(),
-        env: BTreeMap::new(),
         timeout: dice.percent(5).then(|| DurationMs(dice.within(2_000..=20_000))),
         tasks,
-        outputs: BTreeMap::new(),
-        source: String::new(),
+        ..Definition::default()
     };
     let source = WorkflowSource::Inline { name, definition };
     let (params, labels) = (Json::new(&json!({})), BTreeMap::new());
@@ -239,20 +234,15 @@ fn task(index: u32, dice: &mut Dice) -> TaskDefinition {
     let env = [("MS", dice.pick(&TASK_MS)), ("FAILS", fails), ("POLITE", polite)];
     let env = env.map(|(name, value)| (name.to_owned(), value.to_string()));
     let limit = u32::try_from(dice.within(0..=3)).expect("it is small");
+    let params = Json::new(&json!({ "run": "true" }));
+    let action = Action::Work { kind: "run".parse().expect("this is a name"), params };
+    let id = format!("t{index}").parse().expect("this is a name");
     TaskDefinition {
-        id: format!("t{index}").parse().expect("this is a name"),
-        title: String::new(),
         needs,
         trigger_rule: dice.pick(&[TriggerRule::AllSuccess, TriggerRule::AllDone]),
-        action: Action::Work {
-            kind: "run".parse().expect("this is a name"),
-            params: Json::new(&json!({ "run": "true" })),
-        },
         env: BTreeMap::from(env),
         retry: Retry { limit, delay: DurationMs(dice.within(0..=2_000)), ..Retry::default() },
-        on_lost: OnLost::Retry,
         timeout: dice.percent(10).then(|| DurationMs(dice.within(500..=8_000))),
-        runs_on: BTreeMap::new(),
-        artifacts: Vec::new(),
+        ..TaskDefinition::new(id, action)
     }
 }

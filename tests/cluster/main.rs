@@ -8,6 +8,7 @@
 mod bad_data;
 mod bad_input;
 mod chaos;
+mod conformance;
 mod disk_error;
 mod disk_full;
 mod failover;

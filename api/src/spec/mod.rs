@@ -6,6 +6,7 @@
 //! does, the worker's.
 
 mod arguments;
+mod branch;
 mod diagnostic;
 mod document;
 mod duration;

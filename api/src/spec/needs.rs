@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use quorate_model::workflow::validate::{DefinitionError, EDGES_MAX};
 use quorate_model::workflow::{Graph, TaskDefinition};
 
-use super::section::Reader;
+use super::section::{Item, Reader};
 use super::task::{Draft, Need};
 use super::{Code, Diagnostic, Severity, name};
 
@@ -47,7 +47,7 @@ pub(super) fn resolve<'n>(
         for need in &draft.needs {
             match positions.get(need.id) {
                 Some(&position) => needs.push(u32::try_from(position).unwrap_or(u32::MAX)),
-                None => unknown(reader, draft.id, need, positions),
+                None => unknown(reader, draft.id, "needs", need, positions),
             }
         }
         needs.sort_unstable();
@@ -68,8 +68,26 @@ pub(super) fn resolve<'n>(
     }
 }
 
-fn unknown<'n>(reader: &mut Reader<'n>, id: &str, need: &Need<'n>, positions: &Positions<'n>) {
-    let message = format!("`{id}` needs `{}`, which does not exist", need.id);
+/// Reads the ids of tasks: one, or a list.
+pub(super) fn ids<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>) -> Vec<Need<'n>> {
+    let mut ids = Vec::new();
+    reader.one_or_more(item, "a task id or a list of ids", |reader, item| {
+        if let Some(id) = reader.fixed(item) {
+            ids.push(Need { id, place: item.node.place, pointer: item.path.to_string() });
+        }
+    });
+    ids
+}
+
+/// Reports that a task which another one `needs` is not there.
+pub(super) fn unknown<'n>(
+    reader: &mut Reader<'n>,
+    id: &str,
+    needs: &str,
+    need: &Need<'n>,
+    positions: &Positions<'n>,
+) {
+    let message = format!("`{id}` {needs} `{}`, which does not exist", need.id);
     let mut found = Diagnostic::new(Severity::Error, Code::UnknownTask, message);
     if !reader.report.is_full()
         && let Some(near) = name::nearest(need.id, positions.keys().copied())

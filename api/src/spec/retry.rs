@@ -1,7 +1,7 @@
 //! The key `retry`.
 
-use quorate_model::workflow::Retry;
 use quorate_model::workflow::validate::RETRIES_MAX;
+use quorate_model::workflow::{Retry, RetryCause};
 
 use super::Code;
 use super::document::Value;
@@ -12,9 +12,9 @@ const BACKOFF_MAX: f64 = 100.0;
 
 const RETRY: Schema = Schema {
     what: "`retry`",
-    keys: &["limit", "delay", "backoff", "max_delay"],
-    spellings: &[("interval_sec", "delay"), ("max_interval_sec", "max_delay")],
-    later: &["jitter", "on", "exit_code"],
+    keys: &["limit", "delay", "backoff", "max_delay", "jitter", "on"],
+    spellings: &[("interval_sec", "delay"), ("max_interval_sec", "max_delay"), ("exit_code", "on")],
+    later: &[],
     hints: &[("attempts", "say `limit`: attempts after the first")],
 };
 
@@ -50,7 +50,50 @@ pub(super) fn read<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>) -> Retry {
         }
         retry.max_delay = max_delay;
     }
+    if let Some(item) = fields.get("jitter") {
+        retry.jitter_permille = jitter(reader, item);
+    }
+    if let Some(item) = fields.get("on") {
+        reader.one_or_more(item, "a failure or a list of them", |reader, item| {
+            retry.on.extend(cause(reader, item));
+        });
+    }
     retry
+}
+
+fn jitter<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>) -> u32 {
+    let Some(scalar) = reader.scalar(item, "a number") else { return 0 };
+    match scalar.json().as_f64().filter(|share| (0.0..=1.0).contains(share)) {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1")]
+        Some(share) => (share * 1_000.0).round() as u32,
+        None => {
+            let message = "`jitter` must be a number from 0 to 1".to_owned();
+            reader.bad_value(item, Code::BadValue, message);
+            0
+        }
+    }
+}
+
+/// `exit:75`, or the code alone.
+fn cause<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>) -> Option<RetryCause> {
+    let text = reader.fixed(item)?;
+    let known = match text {
+        "exit" => Some(RetryCause::Exit),
+        "signal" => Some(RetryCause::Signal),
+        "timeout" => Some(RetryCause::Timeout),
+        "worker_lost" => Some(RetryCause::WorkerLost),
+        other => {
+            let code = other.strip_prefix("exit:").unwrap_or(other).trim().parse::<i32>();
+            code.ok().filter(|code| (1..=255).contains(code)).map(RetryCause::ExitCode)
+        }
+    };
+    if known.is_none() {
+        let message = format!(
+            "{text:?} is no failure; say exit, exit:75 (1 to 255), signal, timeout or worker_lost"
+        );
+        reader.bad_value(item, Code::BadValue, message);
+    }
+    known
 }
 
 fn backoff<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>) -> u32 {

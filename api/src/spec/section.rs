@@ -58,6 +58,11 @@ pub(super) struct Fields<'n, 'p> {
 }
 
 impl<'n, 'p> Fields<'n, 'p> {
+    /// Whether a key is there, with a value or without.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.found.iter().any(|(name, ..)| *name == key)
+    }
+
     /// The value of a key, unless it is not there or null.
     pub(super) fn get(&self, key: &str) -> Option<Item<'n, 'p>>
     where
@@ -76,11 +81,13 @@ impl<'n, 'p> Fields<'n, 'p> {
 pub(super) struct Reader<'n> {
     pub(super) report: Report<'n>,
     pub(super) templates: Vec<Template<'n>>,
+    /// Tasks and those whose state their conditions look at, by position.
+    pub(super) judged: Vec<(usize, usize)>,
 }
 
 impl<'n> Reader<'n> {
     pub(super) fn new(source: &'n str) -> Self {
-        Self { report: Report::new(source), templates: Vec::new() }
+        Self { report: Report::new(source), templates: Vec::new(), judged: Vec::new() }
     }
 
     /// Opens a mapping and reports every key that should not be there.
@@ -244,6 +251,15 @@ impl<'n> Reader<'n> {
             return None;
         }
         Some(text)
+    }
+
+    /// `true` or `false`; `false` for what is neither.
+    pub(super) fn flag(&mut self, item: Item<'n, '_>) -> bool {
+        let flag = self.scalar(item, "true or false").map(|scalar| scalar.json().as_bool());
+        if flag == Some(None) {
+            self.wrong_type(item, "true or false");
+        }
+        flag.flatten().unwrap_or(false)
     }
 
     /// A whole number from 0 to `max`.

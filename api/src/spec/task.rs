@@ -6,17 +6,25 @@ use quorate_model::workflow::{Action, OnLost, Retry, TaskDefinition, TriggerRule
 use quorate_model::{DurationMs, Json, Name};
 use serde_json::json;
 
-use super::document::{Node, Place, Value};
+use super::branch::{self, Targets};
+use super::document::{Node, Place};
 use super::report::Path;
 use super::section::{Fields, Item, Reader, Schema};
 use super::template::Role;
-use super::{Code, Diagnostic, Severity, name, retry};
+use super::{Code, Diagnostic, Severity, name, needs, retry};
 
 /// Files that a task may keep with the run.
 const ARTIFACTS_MAX: usize = 100;
 
 /// Bytes of the path of such a file.
 const ARTIFACT_BYTES_MAX: usize = 512;
+
+/// The keys that say what a task does; each task has one of them.
+const ACTIONS: [&str; 3] = ["run", "noop", "switch"];
+
+/// Keys for what a worker carries out.
+const WORK_KEYS: [&str; 7] =
+    ["shell", "env", "retry", "on_lost", "timeout", "runs_on", "artifacts"];
 
 const TASK: Schema = Schema {
     what: "a task",
@@ -26,6 +34,12 @@ const TASK: Schema = Schema {
         "needs",
         "trigger_rule",
         "run",
+        "noop",
+        "switch",
+        "when",
+        "disabled",
+        "continue_on_failure",
+        "delay",
         "shell",
         "env",
         "retry",
@@ -49,6 +63,8 @@ const TASK: Schema = Schema {
         ("worker_selector", "runs_on"),
         ("if", "when"),
         ("preconditions", "when"),
+        ("continue-on-error", "continue_on_failure"),
+        ("continue_on", "continue_on_failure"),
         ("call", "workflow"),
         ("parallel", "for_each"),
         ("withItems", "for_each"),
@@ -57,16 +73,13 @@ const TASK: Schema = Schema {
         "http",
         "sql",
         "workflow",
-        "switch",
         "approval",
         "wait",
         "docker",
         "ssh",
         "email",
-        "noop",
         "uses",
         "with",
-        "when",
         "for_each",
         "pool",
         "priority",
@@ -75,9 +88,7 @@ const TASK: Schema = Schema {
         "capture",
         "secrets",
         "hooks",
-        "delay",
         "deadline",
-        "disabled",
     ],
     hints: &[
         ("worker_group", "say `runs_on: {group: NAME}`"),
@@ -103,6 +114,8 @@ pub(super) struct Draft<'n> {
     /// Where the id stands.
     pub(super) place: Place,
     pub(super) needs: Vec<Need<'n>>,
+    /// What it chooses among, if it is a switch.
+    pub(super) targets: Targets<'n>,
 }
 
 /// One of the needs of a task.
@@ -123,21 +136,24 @@ pub(super) fn read<'n>(
 ) -> Option<(Draft<'n>, TaskDefinition)> {
     let fields = reader.fields(node, path, &TASK)?;
     let (text, place, id) = id(reader, &fields, path);
+    let (task, targets) = body(reader, &fields, path, index, defaults);
     let task = TaskDefinition {
         id,
         title: fields.get("name").and_then(|item| reader.short(item)).unwrap_or("").to_owned(),
         trigger_rule: fields
             .get("trigger_rule")
             .map_or_else(TriggerRule::default, |item| trigger_rule(reader, item)),
+        when: fields.get("when").map(|item| branch::condition(reader, item, index)),
+        delay: fields.get("delay").and_then(|item| reader.duration(item)).unwrap_or_default(),
+        disabled: fields.get("disabled").is_some_and(|item| reader.flag(item)),
+        continue_on_failure: fields
+            .get("continue_on_failure")
+            .is_some_and(|item| reader.flag(item)),
         env: fields.get("env").map(|item| reader.env(item, Role::Env(index))).unwrap_or_default(),
-        timeout: match fields.get("timeout") {
-            Some(item) => reader.timeout(item),
-            None => defaults.timeout,
-        },
-        ..body(reader, &fields, path, index, defaults)
+        ..task
     };
-    let needs = fields.get("needs").map(|item| needs(reader, item)).unwrap_or_default();
-    Some((Draft { id: text, place, needs }, task))
+    let needs = fields.get("needs").map(|item| needs::ids(reader, item)).unwrap_or_default();
+    Some((Draft { id: text, place, needs, targets }, task))
 }
 
 /// The id of a task: as written, where it stands, and as a name. One that is wrong is
@@ -194,68 +210,102 @@ pub(super) fn body<'n>(
     path: &Path<'_>,
     index: usize,
     defaults: &Defaults,
-) -> TaskDefinition {
-    let run = match fields.get("run") {
-        Some(item) => reader.script(item, index),
-        None => {
-            if !fields.is_refused {
-                let message = "a task needs something to do".to_owned();
-                let help = "add `run:` with the commands of a shell";
-                let place = fields.place;
-                reader.report.error_with_help(Code::MissingKey, place, path, message, help);
+) -> (TaskDefinition, Targets<'n>) {
+    let mut targets = Vec::new();
+    let action = match action_key(reader, fields, path) {
+        Some("noop") => Action::Noop,
+        Some("switch") => match fields.get("switch") {
+            Some(item) => {
+                let (switch, found) = branch::switch(reader, item, index);
+                targets = found;
+                Action::Switch(switch)
             }
-            ""
-        }
-    };
-    let shell = match fields.get("shell") {
-        Some(item) => reader.shell(item, Role::Shell(index)),
-        None => defaults.shell.clone(),
-    };
-    TaskDefinition {
-        id: placeholder(),
-        title: String::new(),
-        needs: Vec::new(),
-        trigger_rule: TriggerRule::default(),
-        action: Action::Work {
-            kind: "run".parse().expect("it is a name"),
-            params: Json::new(&json!({"run": run, "shell": shell})),
+            None => Action::Noop,
         },
-        env: BTreeMap::new(),
-        retry: fields.get("retry").map_or(defaults.retry, |item| retry::read(reader, item)),
+        Some(_) | None => script(reader, fields, index, defaults),
+    };
+    let task = TaskDefinition::new(placeholder(), action);
+    if !matches!(task.action, Action::Work { .. }) {
+        refuse_work_keys(reader, fields, task.action.kind());
+        return (task, targets);
+    }
+    let task = TaskDefinition {
+        retry: fields
+            .get("retry")
+            .map_or_else(|| defaults.retry.clone(), |item| retry::read(reader, item)),
         on_lost: fields.get("on_lost").map_or(defaults.on_lost, |item| on_lost(reader, item)),
-        timeout: None,
+        timeout: match fields.get("timeout") {
+            Some(item) => reader.timeout(item),
+            None => defaults.timeout,
+        },
         runs_on: match fields.get("runs_on") {
             Some(item) => reader.labels(item),
             None => defaults.runs_on.clone(),
         },
         artifacts: fields.get("artifacts").map(|item| artifacts(reader, item)).unwrap_or_default(),
+        ..task
+    };
+    (task, targets)
+}
+
+/// The key that says what a task does: there must be one.
+fn action_key(
+    reader: &mut Reader<'_>,
+    fields: &Fields<'_, '_>,
+    path: &Path<'_>,
+) -> Option<&'static str> {
+    let mut found = ACTIONS.into_iter().filter(|key| fields.has(key));
+    let (first, second) = (found.next(), found.next());
+    if let (Some(first), Some(second)) = (first, second) {
+        let message = format!("`{first}` and `{second}` exclude each other");
+        let help = "a task does one thing; make two tasks of it";
+        reader.report.error_with_help(Code::Conflict, fields.place, path, message, help);
+    }
+    if first.is_none() && !fields.is_refused {
+        let message = "a task needs something to do".to_owned();
+        let help = "add `run:` with the commands of a shell";
+        reader.report.error_with_help(Code::MissingKey, fields.place, path, message, help);
+    }
+    first
+}
+
+/// Reports what is said of work that there is not.
+fn refuse_work_keys(reader: &mut Reader<'_>, fields: &Fields<'_, '_>, kind: &str) {
+    for key in WORK_KEYS {
+        if let Some(item) = fields.get(key) {
+            let message =
+                format!("`{key}` means nothing to a `{kind}`, which no worker carries out");
+            reader.bad_value(item, Code::Conflict, message);
+        }
     }
 }
 
-fn needs<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>) -> Vec<Need<'n>> {
-    let mut needs = Vec::new();
-    reader.one_or_more(item, "a task id or a list of ids", |reader, item| {
-        if let Some(id) = reader.fixed(item) {
-            needs.push(Need { id, place: item.node.place, pointer: item.path.to_string() });
-        }
-    });
-    needs
+fn script<'n>(
+    reader: &mut Reader<'n>,
+    fields: &Fields<'n, '_>,
+    index: usize,
+    defaults: &Defaults,
+) -> Action {
+    let run = fields.get("run").map_or("", |item| reader.script(item, index));
+    let shell = match fields.get("shell") {
+        Some(item) => reader.shell(item, Role::Shell(index)),
+        None => defaults.shell.clone(),
+    };
+    let params = Json::new(&json!({"run": run, "shell": shell}));
+    Action::Work { kind: "run".parse().expect("it is a name"), params }
 }
 
 fn trigger_rule<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>) -> TriggerRule {
-    const RULES: [(&str, TriggerRule); 6] = [
+    const RULES: [(&str, TriggerRule); 8] = [
         ("all_success", TriggerRule::AllSuccess),
         ("all_done", TriggerRule::AllDone),
         ("one_success", TriggerRule::OneSuccess),
         ("one_failed", TriggerRule::OneFailed),
+        ("all_failed", TriggerRule::AllFailed),
         ("none_failed", TriggerRule::NoneFailed),
+        ("none_failed_min_one_success", TriggerRule::NoneFailedMinOneSuccess),
         ("always", TriggerRule::Always),
     ];
-    if let Some("none_failed_min_one_success") = peek(item) {
-        let message = "not supported yet: none_failed_min_one_success".to_owned();
-        reader.bad_value(item, Code::NotSupportedYet, message);
-        return TriggerRule::default();
-    }
     reader.one_of(item, &RULES, "trigger rule")
 }
 
@@ -264,13 +314,6 @@ pub(super) fn on_lost<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>) -> OnLost
     const CHOICES: [(&str, OnLost); 3] =
         [("retry", OnLost::Retry), ("fail", OnLost::Fail), ("hold", OnLost::Hold)];
     reader.one_of(item, &CHOICES, "choice for `on_lost`")
-}
-
-fn peek<'n>(item: Item<'n, '_>) -> Option<&'n str> {
-    match &item.node.value {
-        Value::Scalar(scalar) => Some(scalar.text.as_ref()),
-        Value::List(_) | Value::Map(_) => None,
-    }
 }
 
 fn artifacts<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>) -> Vec<String> {

@@ -38,6 +38,8 @@ pub(super) enum Role {
     Script(usize),
     /// The command that runs its script.
     Shell(usize),
+    /// A condition of a task: all of it is an expression.
+    Condition(usize),
     /// An output of the run.
     Output,
 }
@@ -49,6 +51,12 @@ impl<'n> Reader<'n> {
             let pointer = item.path.to_string();
             self.templates.push(Template { text, node: item.node, pointer, role });
         }
+    }
+
+    /// Remembers a condition of the task at this position.
+    pub(super) fn condition(&mut self, item: Item<'n, '_>, text: &'n str, task: usize) {
+        let (pointer, role) = (item.path.to_string(), Role::Condition(task));
+        self.templates.push(Template { text, node: item.node, pointer, role });
     }
 }
 
@@ -65,19 +73,43 @@ pub(super) struct Scope<'s> {
 /// Checks every template of the document.
 pub(super) fn check(reader: &mut Reader<'_>, scope: &Scope<'_>) {
     for template in std::mem::take(&mut reader.templates) {
-        match quorate_expression::references(template.text) {
+        match template.references() {
             Ok(names) => {
-                for reference in references(names, template.text) {
+                note_outcome(reader, scope, &template);
+                for reference in template.all(names) {
                     check_one(reader, scope, &template, &reference);
+                    note_judged(reader, scope, template.role, &reference);
                 }
             }
             Err(error) => {
                 let span = span_of_error(reader, &template, &error);
-                let message = format!("not a template: {}", error.reason);
+                let what = if template.is_condition() { "a condition" } else { "a template" };
+                let message = format!("not {what}: {}", error.reason);
                 let found = Diagnostic::new(Severity::Error, Code::TemplateSyntax, message);
                 reader.report.add(found.at(span, template.pointer));
             }
         }
+    }
+}
+
+/// Notes that a condition asks whether all that comes before has gone well.
+fn note_outcome(reader: &mut Reader<'_>, scope: &Scope<'_>, template: &Template<'_>) {
+    let Role::Condition(task) = template.role else { return };
+    if template.text.contains("failure()") {
+        let needs = scope.tasks[task].needs.iter();
+        reader.judged.extend(needs.map(|&need| (task, need as usize)));
+    }
+}
+
+/// Notes that a condition looks at the state of a task.
+fn note_judged(reader: &mut Reader<'_>, scope: &Scope<'_>, role: Role, reference: &Reference) {
+    let (Role::Condition(task), "tasks", [id, field, ..]) =
+        (role, reference.root.as_str(), reference.fields.as_slice())
+    else {
+        return;
+    };
+    if let Some(&before) = scope.positions.get(id.as_str()).filter(|_| field == "state") {
+        reader.judged.push((task, before));
     }
 }
 
@@ -103,8 +135,32 @@ struct Reference {
     fields: Vec<String>,
 }
 
-fn references(names: BTreeSet<String>, text: &str) -> BTreeSet<Reference> {
-    let mut found = subscripts(text);
+impl Template<'_> {
+    fn is_condition(&self) -> bool {
+        matches!(self.role, Role::Condition(_))
+    }
+
+    /// The names that it looks up, as the engine tells them.
+    fn references(&self) -> Result<BTreeSet<String>, SyntaxError> {
+        if self.is_condition() {
+            quorate_expression::references_of_condition(self.text)
+        } else {
+            quorate_expression::references(self.text)
+        }
+    }
+
+    /// The same with those that the engine does not tell.
+    fn all(&self, names: BTreeSet<String>) -> BTreeSet<Reference> {
+        let found = if self.is_condition() {
+            subscripts(self.text).into_iter().collect()
+        } else {
+            expressions(self.text).flat_map(subscripts).collect()
+        };
+        references(names, found)
+    }
+}
+
+fn references(names: BTreeSet<String>, mut found: BTreeSet<Reference>) -> BTreeSet<Reference> {
     for name in names {
         let mut parts = name.split('.').map(str::to_owned);
         let root = parts.next().unwrap_or_default();
@@ -117,23 +173,29 @@ fn references(names: BTreeSet<String>, text: &str) -> BTreeSet<Reference> {
     found
 }
 
-/// `params["x"]` and `tasks['y']` within `${{ }}`.
-fn subscripts(text: &str) -> BTreeSet<Reference> {
-    let mut found = BTreeSet::new();
-    for expression in text.split("${{").skip(1) {
-        let expression = expression.split("}}").next().unwrap_or(expression);
-        for root in ["params", "tasks"] {
-            for (at, _) in expression.match_indices(root) {
-                let rest = &expression[at + root.len()..];
-                let Some(rest) = rest.strip_prefix('[') else { continue };
-                let Some(quote) = rest.chars().next().filter(|c| matches!(c, '"' | '\'')) else {
-                    continue;
-                };
-                let Some((key, _)) = rest[1..].split_once(quote) else { continue };
-                let text = format!("{root}[{quote}{key}{quote}");
-                let (root, fields) = (root.to_owned(), vec![key.to_owned()]);
-                found.insert(Reference { text, root, fields });
-            }
+/// What stands within `${{ }}`.
+fn expressions(text: &str) -> impl Iterator<Item = &str> {
+    text.split("${{").skip(1).map(|rest| rest.split("}}").next().unwrap_or(rest))
+}
+
+/// `params["x"]` and `tasks['y'].state` in an expression.
+fn subscripts(expression: &str) -> Vec<Reference> {
+    let mut found = Vec::new();
+    for root in ["params", "tasks"] {
+        for (at, _) in expression.match_indices(root) {
+            let rest = &expression[at + root.len()..];
+            let Some(rest) = rest.strip_prefix('[') else { continue };
+            let Some(quote) = rest.chars().next().filter(|c| matches!(c, '"' | '\'')) else {
+                continue;
+            };
+            let Some((key, rest)) = rest[1..].split_once(quote) else { continue };
+            let text = format!("{root}[{quote}{key}{quote}");
+            let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let field =
+                rest.strip_prefix("].").and_then(|rest| rest.split(|c: char| !is_word(c)).next());
+            let mut fields = vec![key.to_owned()];
+            fields.extend(field.map(str::to_owned));
+            found.push(Reference { text, root: root.to_owned(), fields });
         }
     }
     found
@@ -221,7 +283,7 @@ fn check_task(scope: &Scope<'_>, role: Role, id: &str, rest: &[&str]) -> Result<
             let message = format!("`tasks.{id}` cannot be known in the `env` of all tasks");
             return Err(Wrong::new(message, Some("set it in the `env` of one task".to_owned())));
         }
-        Role::Env(task) | Role::Script(task) | Role::Shell(task) => task,
+        Role::Env(task) | Role::Script(task) | Role::Shell(task) | Role::Condition(task) => task,
     };
     match &scope.ancestors {
         Some(ancestors) if !ancestors.contains(reader, position) => {

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use quorate_model::Name;
 use quorate_model::workflow::validate::{ENV_BYTES_MAX, TASKS_MAX};
-use quorate_model::workflow::{Definition, TaskDefinition};
+use quorate_model::workflow::{Definition, OnFailure, TaskDefinition};
 
 use super::document::Node;
 use super::report::Path;
 use super::section::{Fields, Item, Reader, Schema};
 use super::task::{Defaults, Draft};
 use super::template::{Ancestors, Role, Scope};
-use super::{Code, Diagnostic, Severity, name, needs, params, retry, task, template};
+use super::{Code, Diagnostic, Severity, branch, name, needs, params, retry, task, template};
 
 /// Outputs of one workflow.
 const OUTPUTS_MAX: usize = 256;
@@ -31,6 +31,7 @@ const FILE: Schema = Schema {
         "params",
         "env",
         "timeout",
+        "on_failure",
         "defaults",
         "tasks",
         "outputs",
@@ -61,7 +62,6 @@ const FILE: Schema = Schema {
         "alerts",
         "order",
         "vars",
-        "on_failure",
         "priority",
         "environment",
         "http",
@@ -103,19 +103,25 @@ pub(super) fn read<'n>(
 
     let positions = needs::positions(reader, &drafts);
     needs::resolve(reader, &drafts, &mut tasks, &positions);
+    branch::resolve(reader, &drafts, &mut tasks, &positions);
     needs::check_cycle(reader, &drafts, &tasks);
     let outputs = fields.get("outputs").map(|item| outputs(reader, item)).unwrap_or_default();
     if !reader.templates.is_empty() {
         let ancestors = Ancestors::new(&tasks);
         let scope = Scope { params: &params, positions: &positions, tasks: &tasks, ancestors };
         template::check(reader, &scope);
+        branch::judge(&mut tasks, &reader.judged);
     }
 
     let labels = fields.get("labels").map(|item| reader.labels(item)).unwrap_or_default();
     let timeout = fields.get("timeout").and_then(|item| reader.timeout(item));
+    let on_failure = fields.get("on_failure").map(|item| on_failure(reader, item));
+    let on_failure = on_failure.unwrap_or_default();
     let source = source.to_owned();
     #[rustfmt::skip]
-    let definition = Definition { description, labels, params, env, timeout, tasks, outputs, source };
+    let definition = Definition {
+        description, labels, params, env, timeout, on_failure, tasks, outputs, source,
+    };
     Some((name?, definition))
 }
 
@@ -171,9 +177,14 @@ fn tasks<'n>(
         }
         (Some(_), None) => misplaced(reader, fields),
         (None, Some(run)) => {
-            let mut only = task::body(reader, fields, &Path::Root, 0, defaults);
+            let (mut only, _) = task::body(reader, fields, &Path::Root, 0, defaults);
             only.id = ONLY_TASK.parse().expect("it is a name");
-            let draft = Draft { id: ONLY_TASK, place: run.node.place, needs: Vec::new() };
+            let draft = Draft {
+                id: ONLY_TASK,
+                place: run.node.place,
+                needs: Vec::new(),
+                targets: Vec::new(),
+            };
             return (vec![draft], vec![only]);
         }
         (None, None) if fields.is_refused => {}
@@ -259,6 +270,13 @@ fn check_env(
             reader.report.add(found.at(draft.place.span, ""));
         }
     }
+}
+
+/// `on_failure: stop`.
+fn on_failure<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>) -> OnFailure {
+    const CHOICES: [(&str, OnFailure); 2] =
+        [("continue", OnFailure::Continue), ("stop", OnFailure::Stop)];
+    reader.one_of(item, &CHOICES, "choice for `on_failure`")
 }
 
 fn outputs<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>) -> BTreeMap<Name, String> {

@@ -169,7 +169,7 @@ pub struct RunView {
     pub state: RunState,
     /// Still running, but only until what runs is killed.
     pub stopping: bool,
-    /// What was said when it was cancelled.
+    /// Why it was stopped: what was said when it was cancelled, or which task failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// What started it: `manual`.
@@ -258,6 +258,7 @@ fn stop(status: &RunStatus) -> (bool, Option<String>) {
     let reason = stop.and_then(|stop| match stop {
         RunStop::Cancelled { reason } => Some(reason.clone()).filter(|reason| !reason.is_empty()),
         RunStop::TimedOut => None,
+        RunStop::Failed { task } => Some(format!("task {task} failed")),
     });
     (stopping, reason)
 }
@@ -272,7 +273,11 @@ fn failed_tasks(run: &Run, definition: &Definition) -> Vec<Name> {
     let by_itself = |task: &Task| match task.end() {
         Some(TaskEnd::Failed | TaskEnd::TimedOut | TaskEnd::Lost) => true,
         Some(
-            TaskEnd::Succeeded | TaskEnd::Skipped | TaskEnd::UpstreamFailed | TaskEnd::Cancelled,
+            TaskEnd::Succeeded
+            | TaskEnd::Skipped
+            | TaskEnd::Disabled
+            | TaskEnd::UpstreamFailed
+            | TaskEnd::Cancelled,
         )
         | None => false,
     };

@@ -4,7 +4,8 @@ use std::fmt;
 
 use quorate_model::workflow::{Definition, OnLost, TaskDefinition, TriggerRule};
 use quorate_model::{
-    Decision, Json, Name, Retired, Run, Task, TaskEnd, TaskStatus, UnixMs, Verdict, WorkerId,
+    Decision, Json, Name, Retired, Run, RunEnd, Task, TaskEnd, TaskStatus, UnixMs, Verdict,
+    WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -33,7 +34,7 @@ pub enum TaskState {
     Failed,
     /// Its last attempt took too long.
     TimedOut,
-    /// Its trigger rule did not ask for it.
+    /// Its trigger rule or its condition did not ask for it, or it is disabled.
     Skipped,
     /// A predecessor that it needs failed.
     UpstreamFailed,
@@ -72,8 +73,8 @@ impl TaskState {
 impl From<&TaskStatus> for TaskState {
     fn from(status: &TaskStatus) -> Self {
         match status {
-            TaskStatus::Waiting(_) => Self::Waiting,
-            TaskStatus::Ready => Self::Queued,
+            TaskStatus::Waiting(_) | TaskStatus::Delayed { .. } => Self::Waiting,
+            TaskStatus::Deciding | TaskStatus::Ready => Self::Queued,
             TaskStatus::Running(_) => Self::Running,
             TaskStatus::Retrying { .. } => Self::Retrying,
             TaskStatus::Held => Self::Lost,
@@ -88,7 +89,7 @@ impl From<TaskEnd> for TaskState {
             TaskEnd::Succeeded => Self::Succeeded,
             TaskEnd::Failed => Self::Failed,
             TaskEnd::TimedOut => Self::TimedOut,
-            TaskEnd::Skipped => Self::Skipped,
+            TaskEnd::Skipped | TaskEnd::Disabled => Self::Skipped,
             TaskEnd::UpstreamFailed => Self::UpstreamFailed,
             TaskEnd::Cancelled => Self::Cancelled,
             TaskEnd::Lost => Self::Lost,
@@ -162,9 +163,12 @@ pub struct TaskView {
     /// When it is queued again, while it is retrying.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<Time>,
-    /// Why it could not be started. For people.
+    /// Why it ended as it did, where no attempt tells. For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// It failed, and its run succeeded: what comes after it, or it itself, provides for that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_handled: bool,
     /// What it put out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outputs: Option<Value>,
@@ -205,7 +209,9 @@ impl TaskView {
             duration: span.map(|span| span.to_string()),
             duration_ms: span.map(|span| span.0.0),
             retry_at: retry_at(&task.status),
-            note: task.note.clone(),
+            note: task.note.clone().or_else(|| silent_end(task, said, definition)),
+            is_handled: run.end() == Some(RunEnd::Succeeded)
+                && task.end().is_some_and(TaskEnd::is_failure),
             outputs: task.outputs.as_ref().map(Json::value),
             attempts: AttemptView::all(task),
         })
@@ -234,10 +240,31 @@ impl DecisionView {
     }
 }
 
+/// What there is to say of a task that ended without an attempt and without a reason.
+fn silent_end(task: &Task, said: &TaskDefinition, definition: &Definition) -> Option<String> {
+    if task.end() == Some(TaskEnd::Disabled) {
+        return Some("disabled".to_owned());
+    }
+    let (switch, arm) = said.action.switch().zip(task.branch)?;
+    let targets = switch.targets(arm);
+    if targets.is_empty() {
+        return Some("took none".to_owned());
+    }
+    let shown = targets.iter().take(WAITS_FOR_MAX);
+    let names = shown.filter_map(|&at| Some(definition.tasks.get(at as usize)?.id.as_str()));
+    let names = names.collect::<Vec<_>>().join(", ");
+    Some(match targets.len().saturating_sub(WAITS_FOR_MAX) {
+        0 => format!("took {names}"),
+        more => format!("took {names} and {more} more"),
+    })
+}
+
 fn retry_at(status: &TaskStatus) -> Option<Time> {
     match status {
         TaskStatus::Retrying { at } => Some(Time(*at)),
         TaskStatus::Waiting(_)
+        | TaskStatus::Deciding
+        | TaskStatus::Delayed { .. }
         | TaskStatus::Ready
         | TaskStatus::Running(_)
         | TaskStatus::Held
@@ -253,11 +280,13 @@ fn waits_for(
 ) -> Option<String> {
     match &task.status {
         TaskStatus::Waiting(_) => Some(open_needs(run, definition, said)),
+        TaskStatus::Deciding => Some("its condition to be looked at".to_owned()),
         TaskStatus::Ready if said.runs_on.is_empty() => Some("a free slot".to_owned()),
         TaskStatus::Ready => {
             let labels = said.runs_on.iter().map(|(name, value)| format!("{name}={value}"));
             Some(format!("a free slot on a worker with {}", labels.collect::<Vec<_>>().join(", ")))
         }
+        TaskStatus::Delayed { at } => Some(format!("its delay to end at {}", Time(*at))),
         TaskStatus::Retrying { at } => Some(format!("its next try at {}", Time(*at))),
         TaskStatus::Held => Some("a person to decide what becomes of it".to_owned()),
         TaskStatus::Running(_) | TaskStatus::Ended(_) => None,

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use quorate_model::workflow::{
-    Action, Definition, OnLost, Param, ParamKind, Retry, TaskDefinition, TriggerRule, Version,
+    Action, Definition, OnLost, Param, ParamKind, Retry, RetryCause, Switch, TaskDefinition,
+    TriggerRule, Version,
 };
 use quorate_model::{Json, Name};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::both;
 use crate::error::Fault;
@@ -143,14 +144,26 @@ pub struct TaskDefinitionView {
     pub title: String,
     /// What carries it out, as `run`.
     pub kind: String,
-    /// What the kind is told.
+    /// What the kind is told; of a switch its arms.
     pub params: Value,
+    /// The condition under which it is not skipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// It is left out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disabled: bool,
+    /// Its failure counts as a success.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub continue_on_failure: bool,
     /// Its predecessors.
     pub needs: Vec<Name>,
     /// What they must have come to.
     pub trigger_rule: TriggerRule,
     /// Added to the workflow's.
     pub env: BTreeMap<String, String>,
+    /// How long it waits once its turn has come, in milliseconds.
+    #[serde(default)]
+    pub delay_ms: u64,
     /// What happens after a failure.
     pub retry: RetryView,
     /// What happens when its worker is lost: `retry`, `fail` or `hold`.
@@ -171,22 +184,42 @@ pub struct TaskDefinitionView {
 impl TaskDefinitionView {
     fn of(task: &TaskDefinition, workflow: &Definition) -> Self {
         let (timeout, timeout_ms) = both(task.timeout);
-        let Action::Work { params, .. } = &task.action;
         let id = |&need: &u32| workflow.tasks.get(need as usize).map(|need| need.id.clone());
         Self {
             id: task.id.clone(),
             title: if task.title.is_empty() { task.id.to_string() } else { task.title.clone() },
             kind: task.action.kind().to_owned(),
-            params: params.value(),
+            params: params(&task.action, workflow),
+            when: task.when.clone(),
+            disabled: task.disabled,
+            continue_on_failure: task.continue_on_failure,
             needs: task.needs.iter().filter_map(id).collect(),
             trigger_rule: task.trigger_rule,
             env: task.env.clone(),
-            retry: task.retry.into(),
+            delay_ms: task.delay.0,
+            retry: task.retry.clone().into(),
             on_lost: task.on_lost,
             timeout,
             timeout_ms,
             runs_on: task.runs_on.clone(),
             artifacts: task.artifacts.clone(),
+        }
+    }
+}
+
+/// What a task is told, as the file says it.
+fn params(action: &Action, workflow: &Definition) -> Value {
+    match action {
+        Action::Work { params, .. } => params.value(),
+        Action::Noop => json!({}),
+        Action::Switch(Switch { arms, otherwise }) => {
+            let ids = |targets: &[u32]| -> Vec<&Name> {
+                let found = targets.iter().filter_map(|&at| workflow.tasks.get(at as usize));
+                found.map(|task| &task.id).collect()
+            };
+            let arms = arms.iter().map(|arm| json!({"when": arm.when, "then": ids(&arm.then)}));
+            let last = (!otherwise.is_empty()).then(|| json!({"else": ids(otherwise)}));
+            json!({"switch": arms.chain(last).collect::<Vec<_>>()})
         }
     }
 }
@@ -206,11 +239,28 @@ pub struct RetryView {
     pub max_delay: String,
     /// The same in milliseconds.
     pub max_delay_ms: u64,
+    /// The delay is up to this much shorter or longer, in thousandths.
+    #[serde(default)]
+    pub jitter_permille: u32,
+    /// The failures that are tried again, as in the file; all of them if it is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on: Vec<String>,
+}
+
+/// A failure that is tried again, as the file says it.
+fn cause(cause: RetryCause) -> String {
+    match cause {
+        RetryCause::ExitCode(code) => format!("exit:{code}"),
+        RetryCause::Exit => "exit".to_owned(),
+        RetryCause::Signal => "signal".to_owned(),
+        RetryCause::Timeout => "timeout".to_owned(),
+        RetryCause::WorkerLost => "worker_lost".to_owned(),
+    }
 }
 
 impl From<Retry> for RetryView {
     fn from(retry: Retry) -> Self {
-        let Retry { limit, delay, backoff_permille, max_delay } = retry;
+        let Retry { limit, delay, backoff_permille, max_delay, jitter_permille, on } = retry;
         Self {
             limit,
             delay: Span(delay).to_string(),
@@ -218,6 +268,8 @@ impl From<Retry> for RetryView {
             backoff_permille,
             max_delay: Span(max_delay).to_string(),
             max_delay_ms: max_delay.0,
+            jitter_permille,
+            on: on.into_iter().map(cause).collect(),
         }
     }
 }

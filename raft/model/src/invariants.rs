@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use crate::rule::{self, Judgement};
 use crate::state::State;
-use crate::workflow::DefinitionId;
+use crate::workflow::{Action, DefinitionId};
 use crate::{
     Attempt, AttemptRecord, Flight, Outcome, Run, RunId, RunStatus, Tally, Task, TaskEnd, TaskId,
-    TaskStatus, Timer, UnixMs, Verdict, settle,
+    TaskStatus, Timer, UnixMs, Verdict,
 };
 
 impl State {
@@ -40,13 +41,16 @@ impl State {
         ensure(uses == counted, || format!("definitions are used {uses:?}, counted {counted:?}"))
     }
 
-    /// The queue holds the ready tasks and nothing else.
+    /// The queues hold the ready tasks, and those to be decided, and nothing else.
     fn check_queue(&self) -> Result<(), String> {
-        for &(index, id) in &self.ready {
-            let ready = self.task(id).is_ok_and(|task| {
-                task.status == TaskStatus::Ready && task.ready.is_some_and(|r| r.index == index)
-            });
-            ensure(ready, || format!("{id} is in the queue at {index} but not ready"))?;
+        let queues = [(&self.ready, TaskStatus::Ready), (&self.deciding, TaskStatus::Deciding)];
+        for (queue, status) in queues {
+            for &(index, id) in queue {
+                let belongs = self.task(id).is_ok_and(|task| {
+                    task.status == status && task.ready.is_some_and(|r| r.index == index)
+                });
+                ensure(belongs, || format!("{id} is in a queue at {index} but not {status}"))?;
+            }
         }
         Ok(())
     }
@@ -77,7 +81,7 @@ impl State {
     fn check_timers(&self) -> Result<(), String> {
         for &(at, timer) in &self.timers {
             let due = match timer {
-                Timer::Retry(task) => self.task(task).ok().and_then(retries_at),
+                Timer::Ready(task) => self.task(task).ok().and_then(goes_on_at),
                 Timer::TaskTimeout(task, attempt) => self.attempt_overdue_at(task, attempt),
                 Timer::RunTimeout(run) => self.run_overdue_at(run),
                 Timer::Retire(run) => self.runs.get(&run).and_then(|found| found.retires_at()),
@@ -131,28 +135,36 @@ impl State {
                 let queued = task.ready.is_some_and(|r| self.ready.contains(&(r.index, id)));
                 !stopping && queued
             }
+            TaskStatus::Deciding => {
+                let queued = task.ready.is_some_and(|r| self.deciding.contains(&(r.index, id)));
+                !stopping && queued
+            }
             TaskStatus::Running(flight) => {
                 let holder = self.workers.get(&flight.worker);
                 holder.is_some_and(|worker| worker.running.contains(&id))
                     && (!stopping || flight.stop.is_some())
                     && self.is_timed(id, flight)
             }
-            TaskStatus::Retrying { at } => !stopping && self.has_timer(*at, Timer::Retry(id)),
+            TaskStatus::Retrying { at } | TaskStatus::Delayed { at } => {
+                !stopping && self.has_timer(*at, Timer::Ready(id))
+            }
             TaskStatus::Held => !stopping && task.held.is_some() && is_unknown(task),
             TaskStatus::Ended(_) => task.ended.is_some(),
         };
         ensure(waits, || format!("{id} is {} and nothing will change that", task.status))?;
-        check_attempts(id, task)
+        let definition = self.definition(run.definition);
+        check_attempts(id, task, &definition.tasks[id.position()].action)
     }
 
     /// Whether the tally is that of the predecessors, and their rule leaves it open.
     fn is_undecided(&self, id: TaskId, run: &Run, tally: Tally) -> bool {
-        let task = &self.definition(run.definition).tasks[id.position()];
+        let definition = self.definition(run.definition);
+        let task = &definition.tasks[id.position()];
         let mut counted = Tally::default();
-        for end in task.needs.iter().filter_map(|&need| run.tasks[need as usize].end()) {
-            counted.count(end);
+        for edge in task.needs.iter().filter_map(|&at| rule::edge(definition, run, at, id.index)) {
+            counted.count(edge);
         }
-        counted == tally && !settle::is_decided(task, tally)
+        counted == tally && rule::judge(task, tally) == Judgement::Wait
     }
 
     /// Whether an attempt that has a timeout has its timer, or was stopped already.
@@ -163,10 +175,11 @@ impl State {
     }
 }
 
-fn retries_at(task: &Task) -> Option<UnixMs> {
+fn goes_on_at(task: &Task) -> Option<UnixMs> {
     match task.status {
-        TaskStatus::Retrying { at } => Some(at),
+        TaskStatus::Retrying { at } | TaskStatus::Delayed { at } => Some(at),
         TaskStatus::Waiting(_)
+        | TaskStatus::Deciding
         | TaskStatus::Ready
         | TaskStatus::Running(_)
         | TaskStatus::Held
@@ -181,13 +194,14 @@ fn is_unknown(task: &Task) -> bool {
 }
 
 /// A task is tried once at a time, under tokens that rise, until it has succeeded once.
-fn check_attempts(id: TaskId, task: &Task) -> Result<(), String> {
+fn check_attempts(id: TaskId, task: &Task, action: &Action) -> Result<(), String> {
     let succeeded = task.status == TaskStatus::Ended(TaskEnd::Succeeded);
     ensure(succeeded || task.outputs.is_none(), || format!("{id} has outputs unearned"))?;
     let is_success = |past: &AttemptRecord| matches!(past.outcome, Outcome::Succeeded { .. });
     let successes = task.attempts.iter().filter(|past| is_success(past)).count();
+    let works = matches!(action, Action::Work { .. });
     let declared = task.decision.as_ref().is_some_and(|made| made.verdict == Verdict::Succeeded);
-    ensure(successes == usize::from(succeeded && !declared), || {
+    ensure(successes == usize::from(succeeded && works && !declared), || {
         format!("{id} succeeded {successes} times")
     })?;
     let kept = task.attempts.len() + usize::from(task.flight().is_some());

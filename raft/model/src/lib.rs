@@ -10,6 +10,7 @@ mod id;
 mod invariants;
 mod keys;
 pub mod plan;
+mod rule;
 mod run;
 mod settle;
 mod state;
@@ -24,6 +25,7 @@ pub use id::{
     RunId, TaskId, UnixMs, WorkerId,
 };
 pub use keys::{IdempotencyKey, KEY_BYTES_MAX};
+pub use rule::Edge;
 pub use run::{Run, RunEnd, RunStatus, RunStop, Trigger};
 pub use state::{Answer, Applied, Entry, Request, Retired, State, Timer};
 pub use task::{

@@ -43,7 +43,7 @@ pub struct Run {
 ///
 /// ```text
 /// Running ──all tasks ended──────────────────► Ended(Succeeded | Failed)
-///    └──cancel, timeout──► Stopping ──ditto──► Ended(Cancelled | TimedOut)
+///    └──cancel, timeout, failure──► Stopping ──ditto──► Ended(Cancelled | TimedOut | Failed)
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RunStatus {
@@ -72,6 +72,11 @@ pub enum RunStop {
     },
     /// It took longer than its workflow's timeout.
     TimedOut,
+    /// A task failed, and the workflow is to stop then.
+    Failed {
+        /// The task.
+        task: Name,
+    },
 }
 
 /// How a run ended.

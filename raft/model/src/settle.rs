@@ -7,75 +7,94 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::state::{Output, State, Timer};
-use crate::workflow::{OnLost, TaskDefinition, TriggerRule};
+use crate::rule::{self, Judgement};
+use crate::state::{Output, State, StoredDefinition, Timer};
+use crate::workflow::{Action, Definition, Graph, OnFailure, OnLost, TaskDefinition};
 use crate::{
-    AttemptRecord, Dispatch, Effect, Event, Flight, LOSSES_MAX, Outcome, RunEnd, RunId, RunStatus,
-    RunStop, StopReason, Tally, TaskEnd, TaskId, TaskStatus, Usage, WorkerId,
+    AttemptRecord, Dispatch, Effect, Event, Flight, LOSSES_MAX, Outcome, Run, RunEnd, RunId,
+    RunStatus, RunStop, StopReason, Tally, TaskEnd, TaskId, TaskStatus, Usage, WorkerId,
     task::ATTEMPTS_KEPT_MAX,
 };
 
-/// What a trigger rule says of the predecessors so far.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Judgement {
-    Wait,
-    Ready,
-    Never(TaskEnd),
-}
-
-/// Judges a task by its rule. The result does not depend on the order in which the
-/// predecessors ended: what is decided early holds however the rest ends.
-fn judge(rule: TriggerRule, tally: Tally, needs: u32) -> Judgement {
-    let any_failed = tally.failed > 0;
-    let early = match rule {
-        TriggerRule::Always => Some(Judgement::Ready),
-        TriggerRule::AllSuccess | TriggerRule::NoneFailed if any_failed => {
-            Some(Judgement::Never(TaskEnd::UpstreamFailed))
+/// Lets the first tasks of a new run begin.
+pub(crate) fn open(state: &mut State, output: &mut Output, run: RunId) {
+    let Some((definition, graph)) = plan_of(state, run) else { return };
+    let mut ended = VecDeque::new();
+    for (position, said) in definition.tasks.iter().enumerate() {
+        if rule::judge(said, Tally::default()) == Judgement::Ready {
+            let task = TaskId::new(run, position);
+            ended.extend(begin(state, output, task, said).then_some(task));
         }
-        TriggerRule::OneSuccess if tally.succeeded > 0 => Some(Judgement::Ready),
-        TriggerRule::OneFailed if any_failed => Some(Judgement::Ready),
-        TriggerRule::AllSuccess
-        | TriggerRule::AllDone
-        | TriggerRule::OneSuccess
-        | TriggerRule::OneFailed
-        | TriggerRule::NoneFailed => None,
-    };
-    let late = || if tally.ended() < needs { Judgement::Wait } else { judge_late(rule, tally) };
-    early.unwrap_or_else(late)
+    }
+    spread(state, output, &definition, &graph, ended);
+    end_run_if_done(state, output, run);
 }
 
-/// Judges a task whose predecessors have all ended, and did not decide it before.
-fn judge_late(rule: TriggerRule, tally: Tally) -> Judgement {
-    match rule {
-        // Without predecessors there is nothing to ask for: such a task just starts.
-        TriggerRule::OneSuccess | TriggerRule::OneFailed if tally.ended() == 0 => Judgement::Ready,
-        TriggerRule::OneSuccess if tally.failed > 0 => Judgement::Never(TaskEnd::UpstreamFailed),
-        TriggerRule::OneSuccess | TriggerRule::OneFailed => Judgement::Never(TaskEnd::Skipped),
-        TriggerRule::AllSuccess if tally.skipped > 0 => Judgement::Never(TaskEnd::Skipped),
-        TriggerRule::AllSuccess
-        | TriggerRule::AllDone
-        | TriggerRule::NoneFailed
-        | TriggerRule::Always => Judgement::Ready,
+fn plan_of(state: &State, run: RunId) -> Option<(Arc<Definition>, Arc<Graph>)> {
+    let stored = state.stored(state.runs.get(&run)?.definition);
+    Some((Arc::clone(&stored.definition), Arc::clone(&stored.graph)))
+}
+
+/// Lets a task begin whose rule is met. `true` if that was all, and it has ended.
+fn begin(state: &mut State, output: &mut Output, task: TaskId, said: &TaskDefinition) -> bool {
+    if said.disabled {
+        mark_ended(state, output, task, TaskEnd::Disabled);
+        return true;
+    }
+    if said.delay.0 == 0 {
+        return begin_now(state, output, task, said);
+    }
+    let at = state.now().after(said.delay);
+    state.task_mut(task).status = TaskStatus::Delayed { at };
+    state.set_timer(at, Timer::Ready(task));
+    output.events.push(Event::Task(task));
+    false
+}
+
+/// Lets a task go on whose time has come: after its delay, or for another try.
+pub(crate) fn wake(state: &mut State, output: &mut Output, task: TaskId) {
+    let is_delayed = matches!(state.task_mut(task).status, TaskStatus::Delayed { .. });
+    let Some((definition, graph)) = plan_of(state, task.run) else { return };
+    match definition.tasks.get(task.position()) {
+        Some(said) if is_delayed => {
+            if begin_now(state, output, task, said) {
+                spread(state, output, &definition, &graph, VecDeque::from([task]));
+                end_run_if_done(state, output, task.run);
+            }
+        }
+        Some(_) | None => make_ready(state, output, task),
     }
 }
 
-/// Whether its predecessors so far decide what becomes of a task.
-pub(crate) fn is_decided(task: &TaskDefinition, tally: Tally) -> bool {
-    judge_task(task, tally) != Judgement::Wait
-}
-
-fn judge_task(task: &TaskDefinition, tally: Tally) -> Judgement {
-    judge(task.trigger_rule, tally, u32::try_from(task.needs.len()).unwrap_or(u32::MAX))
-}
-
-/// Readies the first tasks of a new run.
-pub(crate) fn open(state: &mut State, output: &mut Output, run: RunId) {
-    let Some(definition) = state.runs.get(&run).map(|found| found.definition) else { return };
-    let definition = Arc::clone(state.definition(definition));
-    for (position, task) in definition.tasks.iter().enumerate() {
-        if judge_task(task, Tally::default()) == Judgement::Ready {
-            make_ready(state, output, TaskId::new(run, position));
+fn begin_now(state: &mut State, output: &mut Output, task: TaskId, said: &TaskDefinition) -> bool {
+    if said.is_conditional() {
+        let mark = state.mark();
+        let found = state.task_mut(task);
+        found.status = TaskStatus::Deciding;
+        found.ready = Some(mark);
+        state.deciding.insert((mark.index, task));
+        output.events.push(Event::Task(task));
+        return false;
+    }
+    match said.action {
+        Action::Noop => {
+            mark_ended(state, output, task, TaskEnd::Succeeded);
+            true
         }
+        Action::Work { .. } | Action::Switch(_) => {
+            make_ready(state, output, task);
+            false
+        }
+    }
+}
+
+/// Lets a task go on whose condition holds. It must have been taken out of the queue.
+pub(crate) fn pass(state: &mut State, output: &mut Output, task: TaskId) {
+    let does_nothing = state.task_definition(task).is_ok_and(|said| said.action == Action::Noop);
+    if does_nothing {
+        end_task(state, output, task, TaskEnd::Succeeded);
+    } else {
+        make_ready(state, output, task);
     }
 }
 
@@ -93,31 +112,51 @@ pub(crate) fn make_ready(state: &mut State, output: &mut Output, task: TaskId) {
 ///
 /// A task that is ready or running must have been taken out of the queue or off its worker.
 pub(crate) fn end_task(state: &mut State, output: &mut Output, task: TaskId, end: TaskEnd) {
-    let run = task.run;
-    let Some(found) = state.runs.get(&run) else { return };
-    let stored = state.stored(found.definition);
-    let (definition, graph) = (Arc::clone(&stored.definition), Arc::clone(&stored.graph));
+    let Some((definition, graph)) = plan_of(state, task.run) else { return };
     mark_ended(state, output, task, end);
-    let mut ended = VecDeque::from([(task, end)]);
-    while let Some((task, end)) = ended.pop_front() {
-        for &after in graph.successors(task.position()) {
-            let after = TaskId { run, index: after };
-            let Some(task) = definition.tasks.get(after.position()) else { continue };
+    spread(state, output, &definition, &graph, VecDeque::from([task]));
+    let is_running = || state.runs.get(&task.run).is_some_and(|r| r.status == RunStatus::Running);
+    let stops = end.is_failure()
+        && definition.on_failure == OnFailure::Stop
+        && !rule::is_handled(&definition, &graph, task.index, end)
+        && is_running();
+    match definition.tasks.get(task.position()) {
+        Some(said) if stops => {
+            stop_run(state, output, task.run, RunStop::Failed { task: said.id.clone() });
+        }
+        Some(_) | None => end_run_if_done(state, output, task.run),
+    }
+}
+
+/// Tells those that come after tasks that have ended.
+fn spread(
+    state: &mut State,
+    output: &mut Output,
+    definition: &Definition,
+    graph: &Graph,
+    mut ended: VecDeque<TaskId>,
+) {
+    while let Some(before) = ended.pop_front() {
+        for &after in graph.successors(before.position()) {
+            let Some(said) = definition.tasks.get(after as usize) else { continue };
+            let Some(run) = state.runs.get(&before.run) else { return };
+            let Some(edge) = rule::edge(definition, run, before.index, after) else { continue };
+            let after = TaskId { run: before.run, index: after };
             let TaskStatus::Waiting(tally) = &mut state.task_mut(after).status else { continue };
-            tally.count(end);
-            match judge_task(task, *tally) {
-                Judgement::Wait => {}
-                Judgement::Ready => make_ready(state, output, after),
+            tally.count(edge);
+            // It ends here and not when its turn comes: a second predecessor in the queue would
+            // find it waiting still, and end it for its successors again.
+            let has_ended = match rule::judge(said, *tally) {
+                Judgement::Wait => false,
+                Judgement::Ready => begin(state, output, after, said),
                 Judgement::Never(end) => {
-                    // Here and not when its turn comes: a second predecessor in the queue
-                    // would find it waiting still, and end it for its successors again.
                     mark_ended(state, output, after, end);
-                    ended.push_back((after, end));
+                    true
                 }
-            }
+            };
+            ended.extend(has_ended.then_some(after));
         }
     }
-    end_run_if_done(state, output, run);
 }
 
 fn mark_ended(state: &mut State, output: &mut Output, task: TaskId, end: TaskEnd) {
@@ -136,10 +175,11 @@ fn end_run_if_done(state: &mut State, output: &mut Output, id: RunId) {
     if run.tasks_open > 0 || run.has_ended() {
         return;
     }
-    let any_failed = || run.tasks.iter().any(|task| task.end().is_some_and(TaskEnd::is_failure));
+    let any_failed = || has_failed(state.stored(run.definition), run);
     let (end, stop) = match &run.status {
         RunStatus::Stopping(stop @ RunStop::Cancelled { .. }) => (RunEnd::Cancelled, Some(stop)),
         RunStatus::Stopping(stop @ RunStop::TimedOut) => (RunEnd::TimedOut, Some(stop)),
+        RunStatus::Stopping(stop @ RunStop::Failed { .. }) => (RunEnd::Failed, Some(stop)),
         RunStatus::Running | RunStatus::Ended { .. } if any_failed() => (RunEnd::Failed, None),
         RunStatus::Running | RunStatus::Ended { .. } => (RunEnd::Succeeded, None),
     };
@@ -151,6 +191,14 @@ fn end_run_if_done(state: &mut State, output: &mut Output, id: RunId) {
         state.set_timer(at, Timer::Retire(id));
     }
     output.events.push(Event::Run(id));
+}
+
+/// Whether a task failed and nobody provided for it.
+fn has_failed(stored: &StoredDefinition, run: &Run) -> bool {
+    let mut ends = run.tasks.iter().zip(0u32..).filter_map(|(task, at)| Some((at, task.end()?)));
+    ends.any(|(at, end)| {
+        end.is_failure() && !rule::is_handled(&stored.definition, &stored.graph, at, end)
+    })
 }
 
 fn unset_run_timeout(state: &mut State, id: RunId) {
@@ -182,8 +230,10 @@ fn stop_task(state: &mut State, output: &mut Output, task: TaskId) {
             output.events.push(Event::Task(task));
             return;
         }
-        TaskStatus::Ready => state.unmark_ready(task),
-        &mut TaskStatus::Retrying { at } => state.unset_timer(at, Timer::Retry(task)),
+        TaskStatus::Ready | TaskStatus::Deciding => state.unmark_ready(task),
+        &mut (TaskStatus::Retrying { at } | TaskStatus::Delayed { at }) => {
+            state.unset_timer(at, Timer::Ready(task));
+        }
         TaskStatus::Waiting(_) | TaskStatus::Held | TaskStatus::Ended(_) => {}
     }
     mark_ended(state, output, task, TaskEnd::Cancelled);
@@ -307,23 +357,24 @@ fn fate(outcome: &Outcome, stop: Option<StopReason>, on_lost: OnLost) -> Fate {
 }
 
 fn fail(state: &mut State, output: &mut Output, task: TaskId, end: TaskEnd) {
-    let Ok(retry) = state.task_definition(task).map(|found| found.retry) else { return };
+    let Ok(retry) = state.task_definition(task).map(|found| found.retry.clone()) else { return };
     let now = state.now();
     let found = state.task_mut(task);
     found.failures = found.failures.saturating_add(1);
     let failures = found.failures;
-    if failures > retry.limit {
+    let outcome = found.attempts.last().map(|last| &last.outcome);
+    if failures > retry.limit || !retry.covers(end, outcome) {
         end_task(state, output, task, end);
         return;
     }
-    let delay = retry.delay_after(failures);
+    let delay = retry.wait(task, failures);
     if delay.0 == 0 {
         make_ready(state, output, task);
         return;
     }
     let at = now.after(delay);
     state.task_mut(task).status = TaskStatus::Retrying { at };
-    state.set_timer(at, Timer::Retry(task));
+    state.set_timer(at, Timer::Ready(task));
     output.events.push(Event::Task(task));
 }
 
@@ -340,57 +391,6 @@ fn lose(state: &mut State, output: &mut Output, task: TaskId, on_lost: OnLost) {
             found.status = TaskStatus::Held;
             found.held = Some(held);
             output.events.push(Event::Task(task));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const RULES: [TriggerRule; 6] = [
-        TriggerRule::AllSuccess,
-        TriggerRule::AllDone,
-        TriggerRule::OneSuccess,
-        TriggerRule::OneFailed,
-        TriggerRule::NoneFailed,
-        TriggerRule::Always,
-    ];
-
-    const ENDS: [TaskEnd; 3] = [TaskEnd::Succeeded, TaskEnd::Failed, TaskEnd::Skipped];
-
-    /// What a rule makes of four predecessors that end one after another; it is asked after
-    /// each, and its first answer counts.
-    fn decided(rule: TriggerRule, ends: &[TaskEnd]) -> Judgement {
-        let mut tally = Tally::default();
-        for &end in ends {
-            tally.count(end);
-            let verdict = judge(rule, tally, 4);
-            if verdict != Judgement::Wait {
-                return verdict;
-            }
-        }
-        Judgement::Wait
-    }
-
-    #[test]
-    fn no_rule_depends_on_the_order_of_ends() {
-        for rule in RULES {
-            for code in 0..81_usize {
-                let ends = [code % 3, code / 3 % 3, code / 9 % 3, code / 27].map(|at| ENDS[at]);
-                let mut sorted = ends;
-                sorted.sort_unstable();
-                let verdict = decided(rule, &ends);
-                assert_eq!(verdict, decided(rule, &sorted), "{rule:?} of {ends:?}");
-                assert_ne!(verdict, Judgement::Wait, "{rule:?} of {ends:?} is never decided");
-            }
-        }
-    }
-
-    #[test]
-    fn every_rule_starts_a_task_that_needs_nothing() {
-        for rule in RULES {
-            assert_eq!(judge(rule, Tally::default(), 0), Judgement::Ready, "{rule:?}");
         }
     }
 }

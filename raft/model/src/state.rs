@@ -101,6 +101,9 @@ pub struct State {
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     /// Ready tasks, those that became so first in front.
     pub(crate) ready: BTreeSet<(LogIndex, TaskId)>,
+    /// Tasks whose turn has come and of which the leader has to decide something, those that
+    /// waited longest in front.
+    pub(crate) deciding: BTreeSet<(LogIndex, TaskId)>,
     /// What falls due, soonest first. Each has its reason in the state and goes with it, so
     /// that a day's timeout of a task that took a second does not stay for the day.
     pub(crate) timers: BTreeSet<(UnixMs, Timer)>,
@@ -110,8 +113,8 @@ pub struct State {
 /// Something that falls due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Timer {
-    /// A task becomes ready again.
-    Retry(TaskId),
+    /// A task goes on: after its delay, or for another try.
+    Ready(TaskId),
     /// An attempt has taken too long.
     TaskTimeout(TaskId, Attempt),
     /// A run has taken too long.
@@ -239,6 +242,11 @@ impl State {
         self.ready.iter().map(|&(_, task)| task)
     }
 
+    /// Tasks of which the leader has to decide something, the longest waiting first.
+    pub fn deciding(&self) -> impl Iterator<Item = TaskId> + '_ {
+        self.deciding.iter().map(|&(_, task)| task)
+    }
+
     /// What a request with this key is answered, if the key came before. For the edge: it must
     /// not refuse a repeat that was accepted when it came first.
     #[must_use]
@@ -291,6 +299,15 @@ impl State {
         let run = self.runs.get(&id.run).ok_or(Rejection::NoSuchRun { run: id.run })?;
         let tasks = &self.definition(run.definition).tasks;
         tasks.get(id.position()).ok_or(Rejection::NoSuchTask { task: id })
+    }
+
+    /// What the definition says of a task that waits for a decision.
+    pub(crate) fn deciding_task(&self, id: TaskId) -> Result<&TaskDefinition, Rejection> {
+        let found = self.task(id)?;
+        if found.status != TaskStatus::Deciding {
+            return Err(Rejection::NotDeciding { task: id, status: found.status.to_string() });
+        }
+        self.task_definition(id)
     }
 
     pub(crate) fn stored(&self, id: DefinitionId) -> &StoredDefinition {
@@ -374,11 +391,12 @@ impl State {
         if due { self.timers.pop_first().map(|(_, timer)| timer) } else { None }
     }
 
-    /// Takes a ready task out of the queue.
+    /// Takes a task out of the queue that it is in, for a worker or for a decision.
     pub(crate) fn unmark_ready(&mut self, task: TaskId) {
         let ready = self.task(task).ok().and_then(|found| found.ready);
         if let Some(mark) = ready {
             self.ready.remove(&(mark.index, task));
+            self.deciding.remove(&(mark.index, task));
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Attempt, DurationMs, Epoch, FencingToken, Json, LogIndex, UnixMs, WorkerId};
+use crate::{Attempt, DurationMs, Edge, Epoch, FencingToken, Json, LogIndex, UnixMs, WorkerId};
 use std::collections::BTreeMap;
 
 /// Ended attempts remembered per task. The oldest is dropped: retries are bounded by the
@@ -36,7 +36,9 @@ pub struct Task {
     pub held: Option<Mark>,
     /// What a person decided of it when it was held, the last time.
     pub decision: Option<Decision>,
-    /// Why it could not be started, if that is how it failed. For people.
+    /// The arm that it took, if it is a switch: one beyond the last where no condition held.
+    pub branch: Option<u32>,
+    /// Why it ended as it did, where no attempt tells. For people.
     pub note: Option<String>,
     /// What the successful attempt put out: a JSON object.
     pub outputs: Option<Json>,
@@ -56,6 +58,7 @@ impl Task {
             losses: 0,
             held: None,
             decision: None,
+            branch: None,
             note: None,
             outputs: None,
         }
@@ -67,6 +70,8 @@ impl Task {
         match &self.status {
             TaskStatus::Running(flight) => Some(flight),
             TaskStatus::Waiting(_)
+            | TaskStatus::Deciding
+            | TaskStatus::Delayed { .. }
             | TaskStatus::Ready
             | TaskStatus::Retrying { .. }
             | TaskStatus::Held
@@ -80,6 +85,8 @@ impl Task {
         match self.status {
             TaskStatus::Ended(end) => Some(end),
             TaskStatus::Waiting(_)
+            | TaskStatus::Deciding
+            | TaskStatus::Delayed { .. }
             | TaskStatus::Ready
             | TaskStatus::Running(_)
             | TaskStatus::Retrying { .. }
@@ -109,15 +116,25 @@ pub struct Mark {
 ///    └─ rule cannot be met ─► Ended(Skipped └─ failed, none left ──► Ended(Failed | TimedOut | Lost)
 ///                             | UpstreamFailed)   cancel, from anywhere ──► Ended(Cancelled)
 /// ```
+/// A task with a delay is Delayed first.
+/// A task with a condition is Deciding before it is Ready: its rule is met, and the leader looks
+/// at the condition. From there it goes on, or ends as skipped. What does nothing ends at once.
 /// What is held ends, too, with the word of the worker itself, should that come late.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum TaskStatus {
     /// Some predecessors have not ended.
     Waiting(Tally),
+    /// Its turn has come, and the leader decides whether it begins, or what it chooses.
+    Deciding,
     /// May start; waits for a worker.
     Ready,
     /// Assigned to a worker.
     Running(Flight),
+    /// Its turn has come, but not yet its time.
+    Delayed {
+        /// When it has.
+        at: UnixMs,
+    },
     /// Failed; will be ready again.
     Retrying {
         /// When.
@@ -165,8 +182,10 @@ pub enum TaskEnd {
     Failed,
     /// Its last attempt took too long.
     TimedOut,
-    /// Its trigger rule did not ask for it.
+    /// Its trigger rule or its condition did not ask for it.
     Skipped,
+    /// It was its turn, but it is disabled.
+    Disabled,
     /// A predecessor that it needs failed.
     UpstreamFailed,
     /// The run was cancelled, or ran out of time.
@@ -181,7 +200,7 @@ impl TaskEnd {
     pub fn is_failure(self) -> bool {
         match self {
             Self::Failed | Self::TimedOut | Self::UpstreamFailed | Self::Lost => true,
-            Self::Succeeded | Self::Skipped | Self::Cancelled => false,
+            Self::Succeeded | Self::Skipped | Self::Disabled | Self::Cancelled => false,
         }
     }
 }
@@ -189,26 +208,28 @@ impl TaskEnd {
 /// How the predecessors of a waiting task have ended so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tally {
-    /// Of them, those that succeeded.
+    /// Of them, those that succeeded, or count as if they had.
     pub succeeded: u32,
     /// Of them, those that failed.
     pub failed: u32,
-    /// Of them, those that were skipped.
+    /// Of them, those that were skipped, and switches that chose others.
     pub skipped: u32,
+    /// Of those skipped, the switches.
+    pub untaken: u32,
 }
 
 impl Tally {
-    /// Counts one more predecessor. A cancelled one counts as skipped: only a run that is
-    /// ending cancels tasks, and in it nothing becomes ready.
-    pub fn count(&mut self, end: TaskEnd) {
-        let counter = match end {
-            TaskEnd::Succeeded => &mut self.succeeded,
-            TaskEnd::Skipped | TaskEnd::Cancelled => &mut self.skipped,
-            TaskEnd::Failed | TaskEnd::TimedOut | TaskEnd::UpstreamFailed | TaskEnd::Lost => {
-                &mut self.failed
-            }
+    /// Counts one more predecessor.
+    pub fn count(&mut self, edge: Edge) {
+        let counter = match edge {
+            Edge::Succeeded => &mut self.succeeded,
+            Edge::Failed => &mut self.failed,
+            Edge::Skipped | Edge::Untaken => &mut self.skipped,
         };
         *counter = counter.saturating_add(1);
+        if edge == Edge::Untaken {
+            self.untaken = self.untaken.saturating_add(1);
+        }
     }
 
     /// How many have ended.
@@ -337,8 +358,10 @@ impl fmt::Display for TaskStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Waiting(_) => f.write_str("waiting"),
+            Self::Deciding => f.write_str("deciding"),
             Self::Ready => f.write_str("ready"),
             Self::Running(flight) => write!(f, "running {} on {}", flight.attempt, flight.worker),
+            Self::Delayed { at } => write!(f, "delayed until {at}"),
             Self::Retrying { at } => write!(f, "retrying at {at}"),
             Self::Held => f.write_str("held"),
             Self::Ended(end) => end.fmt(f),
@@ -363,6 +386,7 @@ impl fmt::Display for TaskEnd {
             Self::Failed => "failed",
             Self::TimedOut => "timed_out",
             Self::Skipped => "skipped",
+            Self::Disabled => "disabled",
             Self::UpstreamFailed => "upstream_failed",
             Self::Cancelled => "cancelled",
             Self::Lost => "lost",

@@ -63,7 +63,7 @@ impl Bench {
         let connected: BTreeSet<_> = self.state.workers().keys().copied().collect();
         loop {
             let begun = Instant::now();
-            let commands = plan::assignments(&self.state, &connected);
+            let commands = plan::decisions(&self.state, &connected);
             self.planning += begun.elapsed();
             if commands.is_empty() {
                 break;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use quorate_model::command::{CancelRun, PutWorkflow, StartRun, WorkflowSource};
-use quorate_model::workflow::{Action, Definition, OnLost, Retry, TaskDefinition, TriggerRule};
+use quorate_model::workflow::{Action, Definition, TaskDefinition};
 use quorate_model::{Command, IdempotencyKey, Json, LogIndex, Request, RunId, Trigger};
 use quorate_raft::{Committed, Node, OpenError, Options, ProposeError, Start, ask_to_join, codec};
 use tempfile::TempDir;
@@ -244,32 +244,11 @@ pub(crate) async fn wait_for<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
 }
 
 pub(crate) fn definition(comment: &str) -> Definition {
-    let task = TaskDefinition {
-        id: "only".parse().unwrap(),
-        title: String::new(),
-        needs: Vec::new(),
-        trigger_rule: TriggerRule::AllSuccess,
-        action: Action::Work {
-            kind: "run".parse().unwrap(),
-            params: "{}".parse::<serde_json::Value>().map(|value| Json::new(&value)).unwrap(),
-        },
-        env: BTreeMap::new(),
-        retry: Retry::default(),
-        on_lost: OnLost::default(),
-        timeout: None,
-        runs_on: BTreeMap::new(),
-        artifacts: Vec::new(),
-    };
-    Definition {
-        description: comment.to_owned(),
-        labels: BTreeMap::new(),
-        params: BTreeMap::new(),
-        env: BTreeMap::new(),
-        timeout: None,
-        tasks: vec![task],
-        outputs: BTreeMap::new(),
-        source: String::new(),
-    }
+    let id = "only".parse().expect("a name");
+    let params = Json::new(&serde_json::Value::Object(serde_json::Map::new()));
+    let kind = "run".parse().expect("a name");
+    let task = TaskDefinition::new(id, Action::Work { kind, params });
+    Definition { description: comment.to_owned(), tasks: vec![task], ..Definition::default() }
 }
 
 /// Puts a workflow: each with its own name is one change of the state.

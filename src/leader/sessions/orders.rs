@@ -69,7 +69,7 @@ fn start_task(state: &State, dispatch: Dispatch) -> Option<StartTask> {
     }
     let workflow = state.definition(run.definition);
     let task = workflow.tasks.get(dispatch.task.position())?;
-    let Action::Work { kind, params } = &task.action;
+    let Action::Work { kind, params } = &task.action else { return None };
     let (params, env) = match &flight.rendered {
         Some(rendered) => (rendered.params.clone(), rendered.env.clone()),
         None => {

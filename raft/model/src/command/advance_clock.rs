@@ -28,7 +28,7 @@ impl AdvanceClock {
 /// Does what a timer is for. Its reason holds, or it would have been taken back.
 fn fire(state: &mut State, output: &mut Output, timer: Timer) {
     match timer {
-        Timer::Retry(task) => settle::make_ready(state, output, task),
+        Timer::Ready(task) => settle::wake(state, output, task),
         Timer::TaskTimeout(task, _) => time_out_task(state, output, task),
         Timer::RunTimeout(run) => settle::stop_run(state, output, run, RunStop::TimedOut),
         Timer::Retire(run) => state.retire_run(output, run),

@@ -1,4 +1,4 @@
-//! Fail a ready task that cannot be started.
+//! Fail a task that cannot be started.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,11 +6,12 @@ use super::{Rejection, Reply, cut};
 use crate::state::{Output, State};
 use crate::{TaskEnd, TaskId, TaskStatus, settle};
 
-/// Fails a ready task that cannot be started at all: a template of it does not evaluate.
+/// Fails a task that cannot be started at all: a template or a condition of it does not
+/// evaluate.
 /// Proposed by the planner. Retrying would not help, so there is no retry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailTask {
-    /// Must be ready.
+    /// Must be ready, or wait for a decision.
     pub task: TaskId,
     /// For people. Cut at [`REASON_BYTES_MAX`](super::REASON_BYTES_MAX).
     pub reason: String,
@@ -20,7 +21,7 @@ impl FailTask {
     pub(super) fn apply(self, state: &mut State, output: &mut Output) -> Result<Reply, Rejection> {
         let Self { task, reason } = self;
         let found = state.task(task)?;
-        if found.status != TaskStatus::Ready {
+        if !matches!(found.status, TaskStatus::Ready | TaskStatus::Deciding) {
             return Err(Rejection::NotReady { task, status: found.status.to_string() });
         }
 

@@ -9,12 +9,15 @@ mod end_lease;
 mod fail_task;
 mod judge_clock;
 mod mint_node_id;
+mod pass_task;
 mod prune_history;
 mod put_workflow;
 mod register_worker;
 mod report_task;
 mod set_eligibility;
+mod skip_task;
 mod start_run;
+mod take_branch;
 mod withdraw_worker;
 
 use serde::{Deserialize, Serialize};
@@ -28,12 +31,15 @@ pub use end_lease::EndLease;
 pub use fail_task::FailTask;
 pub use judge_clock::JudgeClock;
 pub use mint_node_id::MintNodeId;
+pub use pass_task::PassTask;
 pub use prune_history::PruneHistory;
 pub use put_workflow::{PutWorkflow, VERSIONS_KEPT_MAX};
 pub use register_worker::{RegisterWorker, SLOTS_MAX};
 pub use report_task::ReportTask;
 pub use set_eligibility::SetEligibility;
+pub use skip_task::SkipTask;
 pub use start_run::{PARAMS_BYTES_MAX, StartRun, WorkflowSource};
+pub use take_branch::TakeBranch;
 pub use withdraw_worker::WithdrawWorker;
 
 use crate::state::{Output, State};
@@ -76,6 +82,12 @@ pub enum Command {
     WithdrawWorker(WithdrawWorker),
     /// See [`JudgeClock`].
     JudgeClock(JudgeClock),
+    /// See [`PassTask`].
+    PassTask(PassTask),
+    /// See [`SkipTask`].
+    SkipTask(SkipTask),
+    /// See [`TakeBranch`].
+    TakeBranch(TakeBranch),
 }
 
 /// The longest reason that is kept, in bytes; what is beyond is cut off. It is for people,
@@ -107,6 +119,9 @@ impl Command {
             Self::SetEligibility(c) => c.apply(state, output),
             Self::WithdrawWorker(c) => c.apply(state, output),
             Self::JudgeClock(c) => c.apply(state, output),
+            Self::PassTask(c) => c.apply(state, output),
+            Self::SkipTask(c) => c.apply(state, output),
+            Self::TakeBranch(c) => c.apply(state, output),
         }
     }
 }
@@ -220,6 +235,20 @@ pub enum Rejection {
         task: TaskId,
         /// What it is instead.
         status: String,
+    },
+    /// Nothing is to be decided of the task.
+    #[error("task {task} is {status}, and nothing of it to be decided")]
+    NotDeciding {
+        /// As named by the command.
+        task: TaskId,
+        /// What it is instead.
+        status: String,
+    },
+    /// The task is no switch, or has no such arm; or it is one, and must take an arm.
+    #[error("task {task} cannot go on like that")]
+    NoSuchBranch {
+        /// As named by the command.
+        task: TaskId,
     },
     /// The attempt was superseded, or has ended already.
     #[error("task {task} is at attempt {current}; {attempt} is no longer in flight")]

@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use quorate_expression::{Context, ExpressionError, Lookup, RENDERED_BYTES_MAX, is_template};
+use quorate_expression::{
+    Context, ExpressionError, Lookup, Outcome, RENDERED_BYTES_MAX, is_template,
+};
 use serde_json::{Value, json};
 
 use crate::workflow::{Action, Definition};
@@ -41,15 +43,11 @@ impl Rendering {
         let definition = state.definition(run.definition);
         let Some(task) = definition.tasks.get(id.position()) else { return Ok(None) };
         let mut texts = definition.env.values().chain(task.env.values()).map(String::as_str);
-        let Action::Work { kind, params } = &task.action;
+        let Action::Work { kind, params } = &task.action else { return Ok(None) };
         if !texts.any(is_template) && !is_template(params.as_str()) {
             return Ok(None);
         }
-        let renderer = match self.latest.take_if(|(of, _)| *of == id.run) {
-            Some((_, renderer)) => renderer,
-            None => Renderer::new(definition, id.run, run),
-        };
-        let (_, renderer) = self.latest.insert((id.run, renderer));
+        let renderer = self.renderer(definition, id.run, run);
         let mut pass = Pass { renderer, bytes: 0 };
         let mut env = BTreeMap::new();
         for (name, text) in definition.env.iter().chain(&task.env) {
@@ -59,6 +57,40 @@ impl Rendering {
         pass.strings(kind.as_str(), &mut params)?;
         Ok(Some(Rendered { params: Json::new(&params), env }))
     }
+
+    /// Whether a condition of a task holds.
+    pub(super) fn condition(
+        &mut self,
+        state: &State,
+        id: TaskId,
+        place: &str,
+        text: &str,
+    ) -> Result<bool, TemplateError> {
+        let Some(run) = state.runs().get(&id.run) else { return Ok(false) };
+        let renderer = self.renderer(state.definition(run.definition), id.run, run);
+        let failed = |reason| TemplateError { place: place.to_owned(), reason };
+        let mut context = renderer.context.clone();
+        context.set_outcome(outcome(state, id));
+        quorate_expression::evaluate_condition(text, &context).map_err(failed)
+    }
+
+    fn renderer(&mut self, definition: &Arc<Definition>, id: RunId, run: &Arc<Run>) -> &Renderer {
+        let renderer = match self.latest.take_if(|(of, _)| *of == id) {
+            Some((_, renderer)) => renderer,
+            None => Renderer::new(definition, id, run),
+        };
+        &self.latest.insert((id, renderer)).1
+    }
+}
+
+/// What the predecessors of a task have come to so far.
+fn outcome(state: &State, id: TaskId) -> Outcome {
+    let needs = state.task_definition(id).map_or(&[][..], |said| &said.needs);
+    let has_failed = |&need: &u32| {
+        let before = state.task(TaskId { run: id.run, index: need });
+        before.is_ok_and(|before| before.end().is_some_and(TaskEnd::is_failure))
+    };
+    if needs.iter().any(has_failed) { Outcome::Failure } else { Outcome::Success }
 }
 
 /// The outputs of a run that has ended: a JSON object. Outputs that do not evaluate, as
@@ -149,9 +181,15 @@ fn word(status: &TaskStatus) -> String {
     match status {
         TaskStatus::Running(_) => "running".to_owned(),
         TaskStatus::Retrying { .. } => "retrying".to_owned(),
+        TaskStatus::Delayed { .. } => "waiting".to_owned(),
         // As everywhere outside: what is held is lost for the time being.
         TaskStatus::Held => TaskEnd::Lost.to_string(),
-        TaskStatus::Waiting(_) | TaskStatus::Ready | TaskStatus::Ended(_) => status.to_string(),
+        // Likewise what is disabled.
+        TaskStatus::Ended(TaskEnd::Disabled) => TaskEnd::Skipped.to_string(),
+        TaskStatus::Waiting(_)
+        | TaskStatus::Deciding
+        | TaskStatus::Ready
+        | TaskStatus::Ended(_) => status.to_string(),
     }
 }
 

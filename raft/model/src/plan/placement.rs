@@ -21,8 +21,7 @@ const SCANNED_MAX: usize = 10_000;
 /// Assigns ready tasks, the longest waiting first, each to the worker with the most free
 /// slots of those that have its labels. Workers that are not `connected` get nothing: their
 /// lease may still run, but they could not be told.
-#[must_use]
-pub fn assignments(state: &State, connected: &BTreeSet<WorkerId>) -> Vec<Command> {
+pub(super) fn assignments(state: &State, connected: &BTreeSet<WorkerId>) -> Vec<Command> {
     let mut free = Free::new(state, connected);
     let mut rendering = Rendering::default();
     let mut rendered_bytes = 0;

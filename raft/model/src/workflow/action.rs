@@ -16,6 +16,10 @@ pub enum Action {
         /// What the kind is told. Strings in it may be templates.
         params: Json,
     },
+    /// Nothing: it is there for its edges.
+    Noop,
+    /// Chooses among the tasks that come after it.
+    Switch(Switch),
 }
 
 impl Action {
@@ -24,6 +28,57 @@ impl Action {
     pub fn kind(&self) -> &str {
         match self {
             Self::Work { kind, .. } => kind.as_str(),
+            Self::Noop => "noop",
+            Self::Switch(_) => "switch",
         }
+    }
+
+    /// The choice, if it is one.
+    #[must_use]
+    pub fn switch(&self) -> Option<&Switch> {
+        match self {
+            Self::Switch(switch) => Some(switch),
+            Self::Work { .. } | Self::Noop => None,
+        }
+    }
+}
+
+/// Conditions, and the tasks that each of them lets begin. The first that holds is taken.
+///
+/// A task that is named in it needs the switch. What else needs the switch is no target of
+/// it, and does not care what it takes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Switch {
+    /// Looked at in order.
+    pub arms: Vec<Arm>,
+    /// The targets where no condition holds: positions, ascending. May be none.
+    pub otherwise: Vec<u32>,
+}
+
+/// A condition of a switch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Arm {
+    /// An expression.
+    pub when: String,
+    /// The targets: positions, ascending. May be none.
+    pub then: Vec<u32>,
+}
+
+impl Switch {
+    /// The targets of one arm. One beyond the arms stands for those where none holds.
+    #[must_use]
+    pub fn targets(&self, arm: u32) -> &[u32] {
+        self.arms.get(arm as usize).map_or(&self.otherwise, |arm| &arm.then)
+    }
+
+    /// Every list of targets, in order.
+    pub fn all_targets(&self) -> impl Iterator<Item = &[u32]> {
+        self.arms.iter().map(|arm| arm.then.as_slice()).chain([self.otherwise.as_slice()])
+    }
+
+    /// Whether a task is a target, but not of this arm.
+    pub(crate) fn leaves_out(&self, arm: u32, task: u32) -> bool {
+        let names = |targets: &[u32]| targets.binary_search(&task).is_ok();
+        !names(self.targets(arm)) && self.all_targets().any(names)
     }
 }

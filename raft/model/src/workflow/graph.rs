@@ -78,25 +78,13 @@ impl Graph {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workflow::{Action, OnLost, Retry, TriggerRule};
-    use crate::{Json, Name};
+    use crate::Name;
+    use crate::workflow::Action;
 
     fn tasks(needs: &[&[u32]]) -> Vec<TaskDefinition> {
         let task = |(at, needs): (usize, &&[u32])| TaskDefinition {
-            id: format!("t{at}").parse::<Name>().unwrap(),
-            title: String::new(),
             needs: needs.to_vec(),
-            trigger_rule: TriggerRule::AllSuccess,
-            action: Action::Work {
-                kind: "run".parse().unwrap(),
-                params: Json::new(&serde_json::Value::Null),
-            },
-            env: [].into(),
-            retry: Retry::default(),
-            on_lost: OnLost::default(),
-            timeout: None,
-            runs_on: [].into(),
-            artifacts: Vec::new(),
+            ..TaskDefinition::new(format!("t{at}").parse::<Name>().unwrap(), Action::Noop)
         };
         needs.iter().enumerate().map(task).collect()
     }

@@ -5,6 +5,7 @@
 
 mod action;
 mod graph;
+mod retry;
 pub mod validate;
 
 use std::collections::BTreeMap;
@@ -12,8 +13,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use action::Action;
+pub use action::{Action, Arm, Switch};
 pub use graph::Graph;
+pub use retry::{Retry, RetryCause};
 
 use crate::{DurationMs, Json, LogIndex, Name, UnixMs};
 
@@ -53,7 +55,7 @@ pub struct Version {
 }
 
 /// What a workflow does, checked and with its references resolved.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Definition {
     /// For people.
     pub description: String,
@@ -65,6 +67,8 @@ pub struct Definition {
     pub env: BTreeMap<String, String>,
     /// How long a run may take before it is killed.
     pub timeout: Option<DurationMs>,
+    /// What a failure means for the tasks that it does not concern.
+    pub on_failure: OnFailure,
     /// The DAG. Its edges are [`TaskDefinition::needs`].
     pub tasks: Vec<TaskDefinition>,
     /// The outputs of a run: templates over the outputs of its tasks.
@@ -138,8 +142,19 @@ pub struct TaskDefinition {
     pub trigger_rule: TriggerRule,
     /// What it does.
     pub action: Action,
+    /// A condition, asked once, when it is its turn: if it does not hold, the task is skipped.
+    pub when: Option<String>,
+    /// The predecessors whose state its conditions look at, ascending: their failure is what
+    /// it may be there for.
+    pub judges: Vec<u32>,
+    /// Whether it is left out. What comes after it goes on as if it had succeeded.
+    pub disabled: bool,
+    /// Whether its own failure counts as a success for what comes after it, and for the run.
+    pub continue_on_failure: bool,
     /// Added to the workflow's `env`. Values may be templates.
     pub env: BTreeMap<String, String>,
+    /// How long it waits once its turn has come.
+    pub delay: DurationMs,
     /// What happens after a failure.
     pub retry: Retry,
     /// What happens when nobody knows how an attempt ended.
@@ -150,6 +165,36 @@ pub struct TaskDefinition {
     pub runs_on: BTreeMap<Name, String>,
     /// Files in its working directory that are kept with the run.
     pub artifacts: Vec<String>,
+}
+
+impl TaskDefinition {
+    /// A task that needs nothing and asks for nothing special.
+    #[must_use]
+    pub fn new(id: Name, action: Action) -> Self {
+        Self {
+            id,
+            title: String::new(),
+            needs: Vec::new(),
+            trigger_rule: TriggerRule::default(),
+            action,
+            when: None,
+            judges: Vec::new(),
+            disabled: false,
+            continue_on_failure: false,
+            env: BTreeMap::new(),
+            delay: DurationMs(0),
+            retry: Retry::default(),
+            on_lost: OnLost::default(),
+            timeout: None,
+            runs_on: BTreeMap::new(),
+            artifacts: Vec::new(),
+        }
+    }
+
+    /// Whether the leader has something to decide before it can begin.
+    pub(crate) fn is_conditional(&self) -> bool {
+        self.when.is_some() || self.action.switch().is_some()
+    }
 }
 
 /// When a task becomes ready, in terms of how its predecessors ended.
@@ -165,10 +210,25 @@ pub enum TriggerRule {
     OneSuccess,
     /// One failed. Does not wait for the others.
     OneFailed,
+    /// All failed.
+    AllFailed,
     /// All ended, and none failed; skipped ones do not count as failed.
     NoneFailed,
+    /// As [`NoneFailed`](Self::NoneFailed), and one succeeded: for a join behind a switch.
+    NoneFailedMinOneSuccess,
     /// At once: predecessors are not waited for.
     Always,
+}
+
+/// What a failure that is not handled means for the other tasks of its run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// They go on as far as they can.
+    #[default]
+    Continue,
+    /// What runs is killed, nothing else begins, and the run has failed.
+    Stop,
 }
 
 /// What happens when an attempt was interrupted together with its worker, so that nobody
@@ -186,94 +246,13 @@ pub enum OnLost {
     Hold,
 }
 
-/// What happens after an attempt failed or timed out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Retry {
-    /// Attempts after the first. 0 means one attempt.
-    pub limit: u32,
-    /// Before the first retry.
-    pub delay: DurationMs,
-    /// What the delay is multiplied by after each, in thousandths.
-    pub backoff_permille: u32,
-    /// The delay never exceeds this.
-    pub max_delay: DurationMs,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self {
-            limit: 0,
-            delay: DurationMs(1_000),
-            backoff_permille: 1_000,
-            max_delay: DurationMs(3_600_000),
-        }
-    }
-}
-
-impl Retry {
-    /// How long to wait after the `failures`-th failure, from 1.
-    #[must_use]
-    pub fn delay_after(&self, failures: u32) -> DurationMs {
-        let mut delay = self.delay.0.min(self.max_delay.0);
-        for _ in 1..failures {
-            let next = u128::from(delay) * u128::from(self.backoff_permille) / 1_000;
-            let next = u64::try_from(next).unwrap_or(u64::MAX).min(self.max_delay.0);
-            if next == delay {
-                break;
-            }
-            delay = next;
-        }
-        DurationMs(delay)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn retry(delay: u64, backoff_permille: u32, max_delay: u64) -> Retry {
-        let (delay, max_delay) = (DurationMs(delay), DurationMs(max_delay));
-        Retry { limit: 9, delay, backoff_permille, max_delay }
-    }
-
-    fn delays(retry: Retry) -> Vec<u64> {
-        (1..=5).map(|failures| retry.delay_after(failures).0).collect()
-    }
-
-    #[test]
-    fn delay_grows_by_the_backoff_up_to_the_longest() {
-        assert_eq!(delays(retry(100, 2_000, 500)), [100, 200, 400, 500, 500]);
-        assert_eq!(delays(retry(100, 1_500, 10_000)), [100, 150, 225, 337, 505]);
-        assert_eq!(delays(retry(100, 1_000, 10_000)), [100; 5]);
-        assert_eq!(delays(retry(900, 2_000, 500)), [500; 5]);
-    }
-
-    #[test]
-    fn delay_can_shrink_and_be_nothing() {
-        assert_eq!(delays(retry(100, 500, 10_000)), [100, 50, 25, 12, 6]);
-        assert_eq!(delays(retry(100, 0, 10_000)), [100, 0, 0, 0, 0]);
-        assert_eq!(delays(retry(0, 2_000, 10_000)), [0; 5]);
-    }
-
-    #[test]
-    fn delay_ends_at_the_end_of_time() {
-        assert_eq!(delays(retry(u64::MAX, u32::MAX, u64::MAX)), [u64::MAX; 5]);
-        assert_eq!(retry(1, 2_000, u64::MAX).delay_after(u32::MAX).0, u64::MAX);
-        assert_eq!(retry(7, 2_000, u64::MAX).delay_after(0).0, 7);
-    }
-
     #[test]
     fn id_depends_on_everything_it_says() {
-        let mut definition = Definition {
-            description: String::new(),
-            labels: BTreeMap::new(),
-            params: BTreeMap::new(),
-            env: BTreeMap::new(),
-            timeout: None,
-            tasks: Vec::new(),
-            outputs: BTreeMap::new(),
-            source: String::new(),
-        };
+        let mut definition = Definition::default();
         // Written down, for nodes of different versions must agree on it for ever.
         let id = DefinitionId(ID_OF_NOTHING);
         assert_eq!(definition.id(), id);
@@ -281,5 +260,5 @@ mod tests {
         assert_ne!(definition.id(), id);
     }
 
-    const ID_OF_NOTHING: u128 = 250_063_595_265_837_709_824_447_815_562_368_831_261;
+    const ID_OF_NOTHING: u128 = 122_075_924_844_911_267_878_365_491_214_637_603_903;
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Definition, Graph, TaskDefinition};
+use super::{Definition, Graph, TaskDefinition, TriggerRule};
 use crate::Name;
 
 /// Tasks in one workflow. A run keeps a record for each in memory while it lives.
@@ -21,6 +21,12 @@ pub const ENV_BYTES_MAX: usize = 64 * 1024;
 
 /// Retries after the first attempt.
 pub const RETRIES_MAX: u32 = 1_000;
+
+/// Bytes of one condition. Far beyond what a person can follow.
+pub const CONDITION_BYTES_MAX: usize = 16 * 1024;
+
+/// Conditions of one switch.
+pub const ARMS_MAX: usize = 256;
 
 /// Cycles are shown up to this many tasks; more do not help to find the mistake.
 const CYCLE_SHOWN_MAX: usize = 20;
@@ -75,6 +81,27 @@ pub enum DefinitionError {
         /// How many.
         bytes: u64,
     },
+    /// A switch names what does not need it, or is out of order.
+    #[error("the switch {id} names a task that does not need it, or one twice")]
+    BadTarget {
+        /// The switch.
+        id: Name,
+    },
+    /// A task that a switch may leave out must wait for it.
+    #[error("task {id} is chosen by a switch, so its trigger rule cannot be always")]
+    ImpatientTarget {
+        /// The task.
+        id: Name,
+    },
+    /// More than [`ARMS_MAX`] arms, or a condition of more than [`CONDITION_BYTES_MAX`].
+    #[error(
+        "task {id} has too many conditions, or one that is too long; \
+         {ARMS_MAX} of {CONDITION_BYTES_MAX} bytes is the most"
+    )]
+    TooManyConditions {
+        /// The task.
+        id: Name,
+    },
     /// More than [`RETRIES_MAX`].
     #[error("task {id} asks for {limit} retries; {RETRIES_MAX} is the most")]
     TooManyRetries {
@@ -99,6 +126,10 @@ impl Definition {
             check_needs(task, self.tasks.len())?;
             check_env(task, shared)?;
             check_retries(task)?;
+            check_conditions(task)?;
+        }
+        for (task, at) in self.tasks.iter().zip(0u32..) {
+            check_targets(task, at, &self.tasks)?;
         }
         match Graph::cycle(&self.tasks) {
             Some(cycle) => Err(DefinitionError::Cycle { path: self.path(&cycle) }),
@@ -144,8 +175,44 @@ fn check_needs(task: &TaskDefinition, tasks: usize) -> Result<(), DefinitionErro
     if task.needs.iter().any(|&need| need as usize >= tasks) {
         return Err(DefinitionError::NoSuchNeed { id: task.id.clone() });
     }
-    if task.needs.windows(2).any(|pair| pair[0] >= pair[1]) {
+    let is_judged = |judged: &u32| task.needs.binary_search(judged).is_ok();
+    if !rises(&task.needs) || !rises(&task.judges) || !task.judges.iter().all(is_judged) {
         return Err(DefinitionError::UnorderedNeeds { id: task.id.clone() });
+    }
+    Ok(())
+}
+
+fn rises(positions: &[u32]) -> bool {
+    positions.windows(2).all(|pair| pair[0] < pair[1])
+}
+
+fn check_conditions(task: &TaskDefinition) -> Result<(), DefinitionError> {
+    let arms = task.action.switch().map_or(&[][..], |switch| &switch.arms);
+    let mut texts = task.when.iter().chain(arms.iter().map(|arm| &arm.when));
+    if arms.len() > ARMS_MAX || texts.any(|text| text.len() > CONDITION_BYTES_MAX) {
+        return Err(DefinitionError::TooManyConditions { id: task.id.clone() });
+    }
+    Ok(())
+}
+
+/// Each target of a switch needs the switch, and waits for what it needs.
+fn check_targets(
+    task: &TaskDefinition,
+    at: u32,
+    tasks: &[TaskDefinition],
+) -> Result<(), DefinitionError> {
+    let Some(switch) = task.action.switch() else { return Ok(()) };
+    if !switch.all_targets().all(rises) {
+        return Err(DefinitionError::BadTarget { id: task.id.clone() });
+    }
+    for &target in switch.all_targets().flatten() {
+        let found = tasks.get(target as usize);
+        let Some(found) = found.filter(|found| found.needs.binary_search(&at).is_ok()) else {
+            return Err(DefinitionError::BadTarget { id: task.id.clone() });
+        };
+        if found.trigger_rule == TriggerRule::Always {
+            return Err(DefinitionError::ImpatientTarget { id: found.id.clone() });
+        }
     }
     Ok(())
 }

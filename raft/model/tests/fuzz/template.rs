@@ -7,7 +7,7 @@ use std::path::Path;
 use quorate_expression::RENDERED_BYTES_MAX;
 use quorate_fuzz::Fuzz;
 use quorate_model::command::{RegisterWorker, StartRun, WorkflowSource};
-use quorate_model::plan::assignments;
+use quorate_model::plan::decisions;
 use quorate_model::workflow::Definition;
 use quorate_model::{
     Command, Containment, DurationMs, Entry, Json, LogIndex, RunId, State, Trigger, UnixMs,
@@ -27,7 +27,7 @@ fn render(input: &[u8]) -> String {
     let (template, value) = text.split_once('\0').unwrap_or((&text, "${{ 1 }}"));
     let is_sound = quorate_expression::references(template).is_ok();
     let state = with_run(definition(template), value);
-    let proposed = assignments(&state, &state.workers().keys().copied().collect());
+    let proposed = decisions(&state, &state.workers().keys().copied().collect());
     let [first, second] = proposed.as_slice() else { panic!("two tasks are ready") };
     if value.len() <= RENDERED_BYTES_MAX {
         assert_eq!(env(second, "PLAIN"), value, "a param is passed on as it is");

@@ -10,8 +10,8 @@ use proptest::prelude::*;
 use quorate_model::command::{
     AdvanceClock, CancelRun, RegisterWorker, ReportTask, StartRun, WorkflowSource,
 };
-use quorate_model::plan::assignments;
-use quorate_model::workflow::{Definition, TriggerRule};
+use quorate_model::plan::decisions;
+use quorate_model::workflow::{Action, Arm, Definition, Switch, TriggerRule};
 use quorate_model::{
     Command, Containment, Dispatch, DurationMs, Effect, Json, Outcome, Reply, RunEnd, RunId,
     RunStatus, TaskEnd, TaskStatus, Trigger, UnixMs, Usage,
@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::notation;
 use crate::replicas::Replicas;
-use account::{Account, Plan, Rule};
+use account::{Account, Deed, Plan, Rule, Seen, Traits};
 
 const RUN: RunId = RunId(Uuid::from_u128(1));
 
@@ -32,14 +32,38 @@ const STEPS_MAX: usize = 500;
 fn plans() -> impl Strategy<Value = Vec<Plan>> {
     let rule = prop::sample::select(Rule::ALL.to_vec());
     let tries = prop::collection::vec(prop::bool::weighted(0.55), 4);
-    let task = (any::<u16>(), rule, 0..4_u32, tries);
+    let task = (any::<u16>(), rule, 0..4_u32, tries, traits());
     prop::collection::vec(task, 1..10).prop_map(|tasks| {
-        let plan = |(at, (edges, rule, retries, tries)): (usize, (u16, Rule, u32, Vec<bool>))| {
-            let needs = (0..at).filter(|need| edges >> need & 1 == 1).collect();
-            Plan { needs, rule, retries, tries }
-        };
-        tasks.into_iter().enumerate().map(plan).collect()
+        let tasks = tasks.into_iter().enumerate();
+        tasks
+            .map(|(at, (edges, rule, retries, tries, traits))| {
+                let needs = (0..at).filter(|need| edges >> need & 1 == 1).collect();
+                Plan { needs, rule, retries, tries, traits }
+            })
+            .collect()
     })
+}
+
+fn traits() -> impl Strategy<Value = Traits> {
+    let deed = prop_oneof![
+        6 => Just(Deed::Work),
+        1 => Just(Deed::Nothing),
+        1 => Just(Deed::Choose { takes_first: true }),
+        1 => Just(Deed::Choose { takes_first: false }),
+    ];
+    let condition = prop_oneof![6 => Just(None), 1 => Just(Some(true)), 1 => Just(Some(false))];
+    let rarely = || prop::bool::weighted(0.15);
+    let delay_ms = prop_oneof![4 => Just(0_u64), 1 => Just(50)];
+    (deed, condition, rarely(), rarely(), any::<bool>(), delay_ms).prop_map(
+        |(deed, condition, is_disabled, goes_on, judges, delay_ms)| Traits {
+            deed,
+            condition,
+            is_disabled,
+            goes_on,
+            judges,
+            delay_ms,
+        },
+    )
 }
 
 fn definition(plans: &[Plan]) -> Definition {
@@ -52,14 +76,40 @@ fn definition(plans: &[Plan]) -> Definition {
             Rule::AllDone => TriggerRule::AllDone,
             Rule::OneSuccess => TriggerRule::OneSuccess,
             Rule::OneFailed => TriggerRule::OneFailed,
+            Rule::AllFailed => TriggerRule::AllFailed,
             Rule::NoneFailed => TriggerRule::NoneFailed,
+            Rule::NoneFailedMinOneSuccess => TriggerRule::NoneFailedMinOneSuccess,
             Rule::Always => TriggerRule::Always,
         };
         task.retry.limit = plan.retries;
         task.retry.delay = DurationMs(100);
+        task.delay = DurationMs(plan.traits.delay_ms);
+        task.when = plan.traits.condition.map(|holds| holds.to_string());
+        task.disabled = plan.traits.is_disabled;
+        task.continue_on_failure = plan.traits.goes_on;
+        if plan.traits.judges {
+            task.judges = task.needs.clone();
+        }
+        match plan.traits.deed {
+            Deed::Work => {}
+            Deed::Nothing => task.action = Action::Noop,
+            Deed::Choose { takes_first } => {
+                task.action = Action::Switch(switch(plans, at, takes_first));
+            }
+        }
         task
     };
     notation::of_tasks(plans.iter().enumerate().map(task).collect())
+}
+
+fn switch(plans: &[Plan], at: usize, takes_first: bool) -> Switch {
+    let targets = account::targets(plans, at);
+    let every_second = |from: usize| {
+        let targets = targets.iter().skip(from).step_by(2);
+        targets.map(|&target| u32::try_from(target).expect("a handful")).collect()
+    };
+    let arms = vec![Arm { when: takes_first.to_string(), then: every_second(0) }];
+    Switch { arms, otherwise: every_second(1) }
 }
 
 /// A cluster of one worker, and a run of the plans.
@@ -108,16 +158,20 @@ impl<'p> Course<'p> {
 
     /// I3: nothing starts before its rule says so.
     fn check_start(&self, dispatch: Dispatch) {
-        let plan = &self.plans[dispatch.task.position()];
+        let at = dispatch.task.position();
+        let plan = &self.plans[at];
         let ends = self.ends();
-        let ended = plan.needs.iter().map(|&need| ends[need]);
-        assert!(plan.rule.is_met(ended), "{dispatch} starts too early: {plan:?} {ends:?}");
+        let see = |&need: &usize| Some(account::seen(self.plans, need, at, ends[need]?));
+        let needs: Vec<Option<Seen>> = plan.needs.iter().map(see).collect();
+        assert!(plan.rule.is_met(&needs), "{dispatch} starts too early: {plan:?} {ends:?}");
     }
 
     fn ends(&self) -> Vec<Option<TaskEnd>> {
         let end = |status: &TaskStatus| match status {
             TaskStatus::Ended(end) => Some(*end),
             TaskStatus::Waiting(_)
+            | TaskStatus::Deciding
+            | TaskStatus::Delayed { .. }
             | TaskStatus::Ready
             | TaskStatus::Running(_)
             | TaskStatus::Retrying { .. }
@@ -141,8 +195,17 @@ impl<'p> Course<'p> {
     fn step(&mut self, choice: usize) {
         self.now += 1;
         let connected = self.replicas.state.workers().keys().copied().collect::<BTreeSet<_>>();
-        for command in assignments(&self.replicas.state, &connected) {
-            self.propose(command);
+        loop {
+            let commands = decisions(&self.replicas.state, &connected);
+            if commands.is_empty() {
+                break;
+            }
+            for command in commands {
+                self.propose(command);
+            }
+        }
+        if self.has_ended() {
+            return;
         }
         if self.running.is_empty() {
             let next = self.replicas.state.next_deadline();

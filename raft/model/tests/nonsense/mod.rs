@@ -3,8 +3,8 @@
 
 use quorate_model::command::{
     AdvanceClock, AssignTask, CancelRun, DecideTask, DeleteWorkflow, EndLease, FailTask,
-    JudgeClock, MintNodeId, PruneHistory, PutWorkflow, RegisterWorker, ReportTask, SetEligibility,
-    StartRun, WithdrawWorker, WorkflowSource,
+    JudgeClock, MintNodeId, PassTask, PruneHistory, PutWorkflow, RegisterWorker, ReportTask,
+    SetEligibility, SkipTask, StartRun, TakeBranch, WithdrawWorker, WorkflowSource,
 };
 use quorate_model::{
     Attempt, Command, Containment, Dispatch, DurationMs, Effect, Epoch, FencingToken,
@@ -64,7 +64,7 @@ impl Nonsense {
     }
 
     fn command(&mut self, state: &State) -> Command {
-        match self.dice.below(28) {
+        match self.dice.below(29) {
             0 => Command::PutWorkflow(PutWorkflow {
                 name: self.workflow(),
                 definition: self.definition(),
@@ -82,6 +82,7 @@ impl Nonsense {
             22 => Command::MintNodeId(MintNodeId {}),
             23 | 24 => Command::DecideTask(self.decide(state)),
             25 => self.bar(state),
+            26 => self.decide_start(state),
             _ => Command::AdvanceClock(AdvanceClock {}),
         }
     }
@@ -119,12 +120,24 @@ impl Nonsense {
 
     /// One that is ready, or any at all.
     fn task(&mut self, state: &State) -> TaskId {
-        let ready: Vec<TaskId> = state.ready().take(8).collect();
+        let ready: Vec<TaskId> = state.ready().chain(state.deciding()).take(8).collect();
         if ready.is_empty() || self.dice.percent(30) {
             let index = *self.dice.pick(&[0, 1, 2, 5, u32::MAX]);
             return TaskId { run: self.run(), index };
         }
         *self.dice.pick(&ready)
+    }
+
+    /// Of one that waits for that, or of any at all.
+    fn decide_start(&mut self, state: &State) -> Command {
+        let deciding: Vec<TaskId> = state.deciding().take(8).collect();
+        let any = deciding.is_empty() || self.dice.percent(10);
+        let task = if any { self.task(state) } else { *self.dice.pick(&deciding) };
+        match self.dice.below(3) {
+            0 => Command::PassTask(PassTask { task }),
+            1 => Command::SkipTask(SkipTask { task, because: String::new() }),
+            _ => Command::TakeBranch(TakeBranch { task, arm: self.small() }),
+        }
     }
 
     /// Of one that is held, or of any at all.

@@ -1,11 +1,14 @@
 //! Workflows in a line: `a b<-a c<-a d<-b,c:all_done:retry=2:delay=100`.
 //!
 //! A task is its id, then its predecessors behind `<-`, then options behind colons: a trigger
-//! rule, `retry= delay= backoff= max= timeout= lost=`, or `on=` a label that the worker must have.
+//! rule, `retry= delay= backoff= max= jitter= timeout= lost=`, `wait=` before it starts, `try=` the
+//! failures that are retried (`exit75,timeout`), `on=` a label that the worker must have,
+//! `noop`, `disabled`, `continue`, `when=` a condition, `judges=` predecessors, or
+//! `switch=x>a,b;y>c;>d`, which takes `a` and `b` if `x` holds, and `d` if nothing does.
 
 use std::collections::BTreeMap;
 
-use quorate_model::workflow::{Action, Definition, OnLost, Retry, TaskDefinition, TriggerRule};
+use quorate_model::workflow::{Action, Arm, Definition, RetryCause, Switch, TaskDefinition};
 use quorate_model::{DurationMs, Json, Name};
 use serde_json::json;
 
@@ -18,7 +21,7 @@ pub(crate) fn workflow(line: &str) -> Result<Definition, String> {
         let (id, needs) = head.split_once("<-").unwrap_or((head, ""));
         let mut task = task(id, positions(line, needs)?)?;
         for option in options {
-            set(&mut task, option)?;
+            set(line, &mut task, option)?;
         }
         tasks.push(task);
     }
@@ -27,33 +30,13 @@ pub(crate) fn workflow(line: &str) -> Result<Definition, String> {
 
 /// A workflow of these tasks and nothing else.
 pub(crate) fn of_tasks(tasks: Vec<TaskDefinition>) -> Definition {
-    Definition {
-        description: String::new(),
-        labels: BTreeMap::new(),
-        params: BTreeMap::new(),
-        env: BTreeMap::new(),
-        timeout: None,
-        tasks,
-        outputs: BTreeMap::new(),
-        source: String::new(),
-    }
+    Definition { tasks, ..Definition::default() }
 }
 
 /// A task with defaults for all that is not said.
 pub(crate) fn task(id: &str, needs: Vec<u32>) -> Result<TaskDefinition, String> {
-    Ok(TaskDefinition {
-        id: id.parse().map_err(|error| format!("{error}"))?,
-        title: String::new(),
-        needs,
-        trigger_rule: TriggerRule::AllSuccess,
-        action: script("true"),
-        env: BTreeMap::new(),
-        retry: Retry::default(),
-        on_lost: OnLost::default(),
-        timeout: None,
-        runs_on: BTreeMap::new(),
-        artifacts: Vec::new(),
-    })
+    let id = id.parse().map_err(|error| format!("{error}"))?;
+    Ok(TaskDefinition { needs, ..TaskDefinition::new(id, script("true")) })
 }
 
 /// Runs a script.
@@ -85,9 +68,17 @@ fn positions(line: &str, needs: &str) -> Result<Vec<u32>, String> {
     Ok(positions)
 }
 
-fn set(task: &mut TaskDefinition, option: &str) -> Result<(), String> {
+fn set(line: &str, task: &mut TaskDefinition, option: &str) -> Result<(), String> {
     let Some((key, value)) = option.split_once('=') else {
-        task.trigger_rule = serde_json::from_value(json!(option)).map_err(|e| e.to_string())?;
+        match option {
+            "noop" => task.action = Action::Noop,
+            "disabled" => task.disabled = true,
+            "continue" => task.continue_on_failure = true,
+            rule => {
+                task.trigger_rule =
+                    serde_json::from_value(json!(rule)).map_err(|e| e.to_string())?;
+            }
+        }
         return Ok(());
     };
     let number = || value.parse::<u64>().map_err(|error| format!("{key}: {error}"));
@@ -97,10 +88,43 @@ fn set(task: &mut TaskDefinition, option: &str) -> Result<(), String> {
         "delay" => task.retry.delay = DurationMs(number()?),
         "backoff" => task.retry.backoff_permille = small()?,
         "max" => task.retry.max_delay = DurationMs(number()?),
+        "jitter" => task.retry.jitter_permille = small()?,
+        "try" => task.retry.on = causes(value)?,
+        "wait" => task.delay = DurationMs(number()?),
         "timeout" => task.timeout = Some(DurationMs(number()?)),
         "lost" => task.on_lost = serde_json::from_value(json!(value)).map_err(|e| e.to_string())?,
+        "when" => task.when = Some(value.to_owned()),
+        "judges" => task.judges = positions(line, value)?,
+        "switch" => task.action = Action::Switch(switch(line, value)?),
         "on" => task.runs_on = BTreeMap::from([(name(value), "yes".to_owned())]),
         _ => return Err(format!("no option {key}")),
     }
     Ok(())
+}
+
+fn switch(line: &str, text: &str) -> Result<Switch, String> {
+    let mut switch = Switch { arms: Vec::new(), otherwise: Vec::new() };
+    for arm in text.split(';') {
+        let (when, then) = arm.rsplit_once('>').ok_or_else(|| format!("no > in {arm}"))?;
+        let then = positions(line, then)?;
+        if when.is_empty() {
+            switch.otherwise = then;
+        } else {
+            switch.arms.push(Arm { when: when.to_owned(), then });
+        }
+    }
+    Ok(switch)
+}
+
+fn causes(text: &str) -> Result<Vec<RetryCause>, String> {
+    let cause = |word: &str| match word {
+        "exit" => Ok(RetryCause::Exit),
+        "signal" => Ok(RetryCause::Signal),
+        "timeout" => Ok(RetryCause::Timeout),
+        other => match other.strip_prefix("exit").map(str::parse) {
+            Some(Ok(code)) => Ok(RetryCause::ExitCode(code)),
+            Some(Err(_)) | None => Err(format!("no cause {other}")),
+        },
+    };
+    text.split(',').map(cause).collect()
 }

@@ -1,14 +1,14 @@
 //! The language of the scripts: one verb for each command, some to look with.
 //!
 //! ```text
-//! put NAME LINE [timeout=MS] [expect=VERSION] [TASK=SCRIPT]...   workflows, as in `notation`
+//! put NAME LINE [timeout=MS] [on_failure=stop] [expect=VERSION] [TASK=SCRIPT]...   workflows, as in `notation`
 //! delete NAME
 //! start RUN NAME [LINE] [version=N] [params=JSON] [LABEL=VALUE]...  LINE: comes along inline
 //! cancel RUN [REASON]
 //! register [WORKER] [last=EPOCH] [slots=N] [lease=MS] [containment=C] [LABEL=VALUE]...
 //!                                          WORKER: it had this id
 //! assign TASK WORKER [epoch=N]             TASK is r1/a, or r1/7 by position
-//! fail TASK REASON
+//! fail TASK REASON · pass TASK · skip TASK REASON · branch TASK ARM
 //! report TASK OUTCOME [attempt=N] [token=N] [worker=W] [epoch=N] [code=N] [outputs=JSON]
 //! decide TASK retry|succeeded|failed [BY] [COMMENT] [outputs=JSON]
 //! drain WORKER [REASON] · eligible WORKER · withdraw WORKER [epoch=N]
@@ -18,7 +18,7 @@
 //! go [WORKER]...                           proposes what the planner plans
 //! repeat N LINE                            N proposals in one entry; % in LINE counts from 1
 //! batch · commit                           the proposals between go into one entry
-//! show [RUN] · workers · workflows · ready · outstanding [WORKER] · timers · keys · plan
+//! show [RUN] · workers · workflows · ready · deciding · outstanding [WORKER] · timers · keys · plan
 //! check · hash · outputs RUN
 //! status NAME LINE... · event NAME LINE... · matrix TASK
 //! ```
@@ -73,6 +73,7 @@ impl goldenscript::Runner for Script {
             "workers" => self.show_workers(),
             "workflows" => self.show_workflows(),
             "ready" => self.replicas.state.ready().map(|task| format!("{task}\n")).collect(),
+            "deciding" => self.replicas.state.deciding().map(|task| format!("{task}\n")).collect(),
             "timers" => self.show_timers(),
             "outstanding" => self.show_outstanding(args.next_pos())?,
             "keys" => format!("{} keys\n", self.replicas.state.keys_count()),

@@ -8,10 +8,10 @@ use std::str::FromStr;
 use goldenscript::{ArgumentConsumer, Context};
 use quorate_model::command::{
     AdvanceClock, AssignTask, CancelRun, DecideTask, DeleteWorkflow, EndLease, FailTask,
-    JudgeClock, MintNodeId, PruneHistory, PutWorkflow, RegisterWorker, ReportTask, SetEligibility,
-    StartRun, WithdrawWorker, WorkflowSource,
+    JudgeClock, MintNodeId, PassTask, PruneHistory, PutWorkflow, RegisterWorker, ReportTask,
+    SetEligibility, SkipTask, StartRun, TakeBranch, WithdrawWorker, WorkflowSource,
 };
-use quorate_model::workflow::Definition;
+use quorate_model::workflow::{Definition, OnFailure};
 use quorate_model::{
     Answer, Applied, Attempt, Command, Containment, Dispatch, DurationMs, Effect, Epoch, Event,
     FencingToken, IdempotencyKey, Json, LeaseEnd, Name, Outcome as Ended, Registration, Reply,
@@ -77,6 +77,20 @@ impl Script {
                 let task = self.names.task(required(args, "task")?)?;
                 let reason = required(args, "reason")?.to_owned();
                 Command::FailTask(FailTask { task, reason })
+            }
+            "pass" => {
+                let task = self.names.task(required(args, "task")?)?;
+                Command::PassTask(PassTask { task })
+            }
+            "skip" => {
+                let task = self.names.task(required(args, "task")?)?;
+                let because = required(args, "reason")?.to_owned();
+                Command::SkipTask(SkipTask { task, because })
+            }
+            "branch" => {
+                let task = self.names.task(required(args, "task")?)?;
+                let arm = next(args, "arm")?;
+                Command::TakeBranch(TakeBranch { task, arm })
             }
             "report" => Command::ReportTask(self.report(args)?),
             "lease_ends" => Command::EndLease(self.lease_ends(args)?),
@@ -227,6 +241,9 @@ fn put(args: &mut Args<'_>) -> Outcome<PutWorkflow> {
     let name = next(args, "name")?;
     let mut definition = notation::workflow(required(args, "tasks")?)?;
     definition.timeout = take(args, "timeout")?.map(DurationMs);
+    if args.take_key("on_failure") == Some("stop") {
+        definition.on_failure = OnFailure::Stop;
+    }
     let expected_version = take(args, "expect")?;
     if let Some(script) = args.take_key("output") {
         definition.outputs.insert(notation::name("out"), script.to_owned());

@@ -32,6 +32,7 @@ impl Script {
             RunStatus::Stopping(stop) | RunStatus::Ended { stop: Some(stop), .. } => match stop {
                 RunStop::Cancelled { reason } => format!(" (cancelled: {reason:?})"),
                 RunStop::TimedOut => " (timed out)".to_owned(),
+                RunStop::Failed { task } => format!(" ({task} failed)"),
             },
             RunStatus::Running | RunStatus::Ended { stop: None, .. } => String::new(),
         };
@@ -95,7 +96,7 @@ impl Script {
     }
 
     pub(super) fn planned(&self, connected: &BTreeSet<WorkerId>) -> Vec<Command> {
-        plan::assignments(self.state(), connected)
+        plan::decisions(self.state(), connected)
     }
 
     pub(super) fn show_plan(&self, connected: &BTreeSet<WorkerId>) -> String {
@@ -126,6 +127,9 @@ fn plan_line(command: &Command) -> String {
             let told = rendered.map(|told| format!(": {} {:?}", told.params, told.env));
             format!("assign {} to {}{}\n", assign.task, assign.worker, told.unwrap_or_default())
         }
+        Command::PassTask(pass) => format!("pass {}\n", pass.task),
+        Command::SkipTask(skip) => format!("skip {}: {}\n", skip.task, skip.because),
+        Command::TakeBranch(take) => format!("branch {} {}\n", take.task, take.arm),
         Command::FailTask(fail) => format!("fail {}: {}\n", fail.task, fail.reason),
         Command::PutWorkflow(_)
         | Command::DeleteWorkflow(_)
@@ -140,7 +144,7 @@ fn plan_line(command: &Command) -> String {
         | Command::DecideTask(_)
         | Command::SetEligibility(_)
         | Command::WithdrawWorker(_)
-        | Command::JudgeClock(_) => unreachable!("the planner places tasks or fails them"),
+        | Command::JudgeClock(_) => unreachable!("the planner proposes nothing else"),
     }
 }
 
@@ -149,6 +153,9 @@ pub(super) fn task_line(task: &Task) -> String {
     if let TaskStatus::Waiting(tally) = task.status {
         let (s, f, k) = (tally.succeeded, tally.failed, tally.skipped);
         let _ = write!(out, " ({s} succeeded, {f} failed, {k} skipped)");
+        if tally.untaken > 0 {
+            let _ = write!(out, ", {} of them untaken", tally.untaken);
+        }
     }
     if let Some(why) = task.flight().and_then(|flight| flight.stop) {
         let _ = write!(out, ", told to stop: {why:?}");
@@ -159,6 +166,9 @@ pub(super) fn task_line(task: &Task) -> String {
     }
     if let Some(Decision { verdict, by, comment, .. }) = &task.decision {
         let _ = write!(out, "; {by} decided {verdict} {comment:?}");
+    }
+    if let Some(arm) = task.branch {
+        let _ = write!(out, "; took arm {arm}");
     }
     if let Some(note) = &task.note {
         let _ = write!(out, "; {note}");

@@ -1,17 +1,21 @@
 //! Workflows by chance.
 
 use quorate_model::DurationMs;
-use quorate_model::workflow::{Definition, OnLost, TriggerRule};
+use quorate_model::workflow::{
+    Action, Arm, Definition, OnFailure, OnLost, Switch, TaskDefinition, TriggerRule,
+};
 
 use crate::dice::Dice;
 use crate::notation;
 
-const RULES: [TriggerRule; 6] = [
+const RULES: [TriggerRule; 8] = [
     TriggerRule::AllSuccess,
     TriggerRule::AllDone,
     TriggerRule::OneSuccess,
     TriggerRule::OneFailed,
+    TriggerRule::AllFailed,
     TriggerRule::NoneFailed,
+    TriggerRule::NoneFailedMinOneSuccess,
     TriggerRule::Always,
 ];
 
@@ -32,9 +36,45 @@ pub(crate) fn any(dice: &mut Dice) -> Definition {
         if dice.percent(10) {
             task.runs_on = [(notation::name("gpu"), "yes".to_owned())].into();
         }
+        steer(dice, &mut task);
         task
     });
-    let mut definition = notation::of_tasks(tasks.collect());
+    let mut tasks: Vec<TaskDefinition> = tasks.collect();
+    if dice.percent(30) {
+        add_switch(dice, &mut tasks);
+    }
+    let mut definition = notation::of_tasks(tasks);
+    if dice.percent(20) {
+        definition.on_failure = OnFailure::Stop;
+    }
     definition.timeout = dice.percent(20).then(|| DurationMs(500 + dice.below(10_000)));
     definition
+}
+
+/// Makes some tasks depend on more than the rule.
+fn steer(dice: &mut Dice, task: &mut TaskDefinition) {
+    let conditions = ["true", "false", "run.id == ''", "nothing.at_all"];
+    if dice.percent(15) {
+        task.when = Some((*dice.pick(&conditions)).to_owned());
+    }
+    if dice.percent(10) {
+        task.action = Action::Noop;
+    }
+    if dice.percent(20) && !task.needs.is_empty() {
+        task.judges = vec![task.needs[0]];
+    }
+    task.delay = DurationMs(if dice.percent(10) { dice.below(500) } else { 0 });
+    task.disabled = dice.percent(10);
+    task.continue_on_failure = dice.percent(10);
+}
+
+/// Makes the first task a switch over those that need it.
+fn add_switch(dice: &mut Dice, tasks: &mut [TaskDefinition]) {
+    let patient = |task: &TaskDefinition| task.trigger_rule != TriggerRule::Always;
+    let targets = tasks.iter().zip(0u32..).filter(|(task, _)| task.needs.contains(&0));
+    let targets: Vec<u32> =
+        targets.filter(|(task, _)| patient(task)).map(|(_, position)| position).collect();
+    let (then, otherwise) = targets.iter().partition(|_| dice.percent(50));
+    let when = (*dice.pick(&["true", "false"])).to_owned();
+    tasks[0].action = Action::Switch(Switch { arms: vec![Arm { when, then }], otherwise });
 }

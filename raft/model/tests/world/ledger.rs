@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use quorate_model::command::{PassTask, SkipTask, TakeBranch};
 use quorate_model::workflow::{OnLost, TriggerRule};
 use quorate_model::{
     Applied, Command, Dispatch, FencingToken, Outcome, Reply, Request, RunId, State, Task, TaskEnd,
@@ -94,6 +95,14 @@ impl Ledger {
                         assert!(first, "{} succeeded twice", decide.task);
                     }
                 }
+                (
+                    Command::PassTask(PassTask { task })
+                    | Command::SkipTask(SkipTask { task, .. })
+                    | Command::TakeBranch(TakeBranch { task, .. }),
+                    Ok(_),
+                ) => {
+                    touched.insert(task.run);
+                }
                 (Command::FailTask(fail), Ok(_)) => {
                     touched.insert(fail.task.run);
                 }
@@ -142,21 +151,53 @@ impl Ledger {
     }
 }
 
+/// What a predecessor has come to, for one task.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Success,
+    Failure,
+    Skip,
+    LeftOut,
+}
+
 /// Whether the rule of a task allows it to start, reckoned anew from its predecessors.
 fn may_start(state: &State, id: TaskId) -> bool {
     let Ok(task) = state.task_definition(id) else { return false };
-    let run = &state.runs()[&id.run];
-    let ends: Vec<Option<TaskEnd>> =
-        task.needs.iter().map(|&need| run.tasks[need as usize].end()).collect();
-    let succeeded = |end: &Option<TaskEnd>| *end == Some(TaskEnd::Succeeded);
-    let failed = |end: &Option<TaskEnd>| end.is_some_and(TaskEnd::is_failure);
-    ends.is_empty()
-        || match task.trigger_rule {
-            TriggerRule::AllSuccess => ends.iter().all(succeeded),
-            TriggerRule::AllDone => ends.iter().all(Option::is_some),
-            TriggerRule::OneSuccess => ends.iter().any(succeeded),
-            TriggerRule::OneFailed => ends.iter().any(failed),
-            TriggerRule::NoneFailed => ends.iter().all(|end| end.is_some() && !failed(end)),
-            TriggerRule::Always => true,
-        }
+    let needs: Vec<Option<Seen>> = task.needs.iter().map(|&need| see(state, id, need)).collect();
+    let has = |seen: Seen| needs.contains(&Some(seen));
+    let are = |seen: Seen| needs.iter().all(|need| *need == Some(seen));
+    let is_left_out = has(Seen::LeftOut) && !has(Seen::Success) && !has(Seen::Failure);
+    let have_ended = needs.iter().all(Option::is_some);
+    let none_failed = have_ended && !has(Seen::Failure);
+    !task.disabled
+        && (needs.is_empty()
+            || match task.trigger_rule {
+                TriggerRule::AllSuccess => are(Seen::Success),
+                TriggerRule::AllDone => have_ended && !is_left_out,
+                TriggerRule::OneSuccess => has(Seen::Success),
+                TriggerRule::OneFailed => has(Seen::Failure),
+                TriggerRule::AllFailed => are(Seen::Failure),
+                TriggerRule::NoneFailed => none_failed && !is_left_out,
+                TriggerRule::NoneFailedMinOneSuccess => none_failed && has(Seen::Success),
+                TriggerRule::Always => true,
+            })
+}
+
+fn see(state: &State, id: TaskId, need: u32) -> Option<Seen> {
+    let before = TaskId { run: id.run, index: need };
+    let (task, said) = (state.task(before).ok()?, state.task_definition(before).ok()?);
+    let end = task.end()?;
+    if let (Some(switch), Some(arm)) = (said.action.switch(), task.branch)
+        && switch.all_targets().any(|targets| targets.contains(&id.index))
+        && !switch.targets(arm).contains(&id.index)
+    {
+        return Some(Seen::LeftOut);
+    }
+    let goes_on = said.continue_on_failure && end != TaskEnd::UpstreamFailed;
+    Some(match end {
+        TaskEnd::Succeeded | TaskEnd::Disabled => Seen::Success,
+        end if end.is_failure() && goes_on => Seen::Success,
+        end if end.is_failure() => Seen::Failure,
+        _ => Seen::Skip,
+    })
 }

@@ -240,7 +240,7 @@ impl World {
     /// The leader's clock, its planner, and its eye on workers that nobody is any more.
     fn lead(&mut self) {
         let state = &self.replicas.state;
-        let mut commands = plan::assignments(state, &self.connected());
+        let mut commands = plan::decisions(state, &self.connected());
         if state.next_deadline().is_some_and(|at| at <= self.clock().max(state.now())) {
             commands.push(Command::AdvanceClock(AdvanceClock {}));
         }
