@@ -134,7 +134,7 @@ impl Oracle {
         }
         counts.cancels += 1;
         let run = dice.pick(&known);
-        Some(Command::CancelRun(CancelRun { run, reason: String::new() }).into())
+        Some(Command::CancelRun(CancelRun { run, reason: String::new(), by: String::new() }).into())
     }
 
     /// The runs that must be there for ever.

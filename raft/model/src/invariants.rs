@@ -41,7 +41,8 @@ impl State {
         ensure(uses == counted, || format!("definitions are used {uses:?}, counted {counted:?}"))
     }
 
-    /// The queues hold the ready tasks, and those to be decided, and nothing else.
+    /// The queues hold the ready tasks, and those to be decided, of runs that go, and nothing
+    /// else.
     fn check_queue(&self) -> Result<(), String> {
         let queues = [(&self.ready, TaskStatus::Ready), (&self.deciding, TaskStatus::Deciding)];
         for (queue, status) in queues {
@@ -50,6 +51,8 @@ impl State {
                     task.status == status && task.ready.is_some_and(|r| r.index == index)
                 });
                 ensure(belongs, || format!("{id} is in a queue at {index} but not {status}"))?;
+                let goes = self.runs.get(&id.run).is_some_and(|run| run.is_going());
+                ensure(goes, || format!("{id} is in a queue but its run does not go"))?;
             }
         }
         Ok(())
@@ -105,7 +108,7 @@ impl State {
     }
 
     fn run_overdue_at(&self, id: RunId) -> Option<UnixMs> {
-        let run = self.runs.get(&id).filter(|run| run.status == RunStatus::Running)?;
+        let run = self.runs.get(&id)?;
         run.overdue_at(self.definition(run.definition).timeout)
     }
 
@@ -117,6 +120,8 @@ impl State {
         })?;
         let retires = run.retires_at().is_none_or(|at| self.has_timer(at, Timer::Retire(id)));
         ensure(retires, || format!("run {id} ended but never retires"))?;
+        let idle = run.pause.is_none() || run.status == RunStatus::Running;
+        ensure(idle, || format!("run {id} is paused and {}", run.status))?;
         let overdue_at = self.run_overdue_at(id);
         let stops = overdue_at.is_none_or(|at| self.has_timer(at, Timer::RunTimeout(id)));
         ensure(stops, || format!("run {id} never times out"))?;
@@ -133,11 +138,11 @@ impl State {
             TaskStatus::Waiting(tally) => !stopping && self.is_undecided(id, run, *tally),
             TaskStatus::Ready => {
                 let queued = task.ready.is_some_and(|r| self.ready.contains(&(r.index, id)));
-                !stopping && queued
+                !stopping && queued == run.is_going()
             }
             TaskStatus::Deciding => {
                 let queued = task.ready.is_some_and(|r| self.deciding.contains(&(r.index, id)));
-                !stopping && queued
+                !stopping && queued == run.is_going()
             }
             TaskStatus::Running(flight) => {
                 let holder = self.workers.get(&flight.worker);

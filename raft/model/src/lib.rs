@@ -7,6 +7,7 @@
 pub mod command;
 mod effect;
 mod id;
+mod intervention;
 mod invariants;
 mod keys;
 pub mod plan;
@@ -24,6 +25,7 @@ pub use id::{
     Attempt, DurationMs, Epoch, FencingToken, Json, LogIndex, NAME_BYTES_MAX, Name, NameError,
     RunId, TaskId, UnixMs, WorkerId,
 };
+pub use intervention::{Act, INTERVENTIONS_KEPT_MAX, Intervention, Pause, PauseScope};
 pub use keys::{IdempotencyKey, KEY_BYTES_MAX};
 pub use rule::Edge;
 pub use run::{Run, RunEnd, RunStatus, RunStop, Trigger};

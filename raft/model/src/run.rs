@@ -5,8 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::intervention::INTERVENTIONS_KEPT_MAX;
 use crate::workflow::DefinitionId;
-use crate::{DurationMs, Json, Mark, Name, Task, UnixMs};
+use crate::{DurationMs, Intervention, Json, Mark, Name, Pause, Task, UnixMs};
 
 /// How long a finished run stays in the live state: long enough for whoever waits for it
 /// to see it there.
@@ -33,6 +34,12 @@ pub struct Run {
     pub changed: Mark,
     /// Where it stands.
     pub status: RunStatus,
+    /// Nothing more of it starts until it is resumed.
+    pub pause: Option<Pause>,
+    /// From when its timeout counts: when it began, put off by the time it was paused.
+    pub timed_from: UnixMs,
+    /// What people did to it, oldest first: the last [`INTERVENTIONS_KEPT_MAX`].
+    pub interventions: Vec<Intervention>,
     /// Its tasks, in the order of the definition.
     pub tasks: Vec<Task>,
     /// Tasks that have not ended. The run ends with the last of them.
@@ -127,9 +134,24 @@ impl Run {
 }
 
 impl Run {
-    /// When it is stopped if its tasks are not through by then.
+    /// Whether its ready tasks may start: it runs, and is not paused.
+    #[must_use]
+    pub fn is_going(&self) -> bool {
+        self.status == RunStatus::Running && self.pause.is_none()
+    }
+
+    /// When it is stopped if its tasks are not through by then. While it is paused its
+    /// timeout stands still.
     pub(crate) fn overdue_at(&self, timeout: Option<DurationMs>) -> Option<UnixMs> {
-        timeout.map(|timeout| self.created.at.after(timeout))
+        timeout.filter(|_| self.is_going()).map(|timeout| self.timed_from.after(timeout))
+    }
+
+    /// Writes down what somebody did to it.
+    pub(crate) fn note(&mut self, intervention: Intervention) {
+        if self.interventions.len() >= INTERVENTIONS_KEPT_MAX {
+            self.interventions.remove(0);
+        }
+        self.interventions.push(intervention);
     }
 
     /// When it leaves the live state, if it has ended.

@@ -11,7 +11,7 @@ use crate::rule::{self, Judgement};
 use crate::state::{Output, State, StoredDefinition, Timer};
 use crate::workflow::{Action, Definition, Graph, OnFailure, OnLost, TaskDefinition};
 use crate::{
-    AttemptRecord, Dispatch, Effect, Event, Flight, LOSSES_MAX, Outcome, Run, RunEnd, RunId,
+    AttemptRecord, Dispatch, Effect, Event, Flight, LOSSES_MAX, Outcome, Pause, Run, RunEnd, RunId,
     RunStatus, RunStop, StopReason, Tally, TaskEnd, TaskId, TaskStatus, Usage, WorkerId,
     task::ATTEMPTS_KEPT_MAX,
 };
@@ -72,7 +72,9 @@ fn begin_now(state: &mut State, output: &mut Output, task: TaskId, said: &TaskDe
         let found = state.task_mut(task);
         found.status = TaskStatus::Deciding;
         found.ready = Some(mark);
-        state.deciding.insert((mark.index, task));
+        if state.runs.get(&task.run).is_some_and(|run| run.is_going()) {
+            state.enqueue(task);
+        }
         output.events.push(Event::Task(task));
         return false;
     }
@@ -104,8 +106,36 @@ pub(crate) fn make_ready(state: &mut State, output: &mut Output, task: TaskId) {
     let found = state.task_mut(task);
     found.status = TaskStatus::Ready;
     found.ready = Some(mark);
-    state.ready.insert((mark.index, task));
+    if state.runs.get(&task.run).is_some_and(|run| run.is_going()) {
+        state.enqueue(task);
+    }
     output.events.push(Event::Task(task));
+}
+
+/// Has nothing more of a run start. What is ready leaves the queue; it stays ready.
+pub(crate) fn pause_run(state: &mut State, output: &mut Output, run: RunId, pause: Pause) {
+    unset_run_timeout(state, run);
+    for task in state.due_tasks(run) {
+        state.unmark_ready(task);
+    }
+    let found = state.run_mut(run);
+    // Since when it is paused stays: the timeout is put off by all of it.
+    let mark = found.pause.take().map_or(pause.mark, |before| before.mark);
+    found.pause = Some(Pause { mark, ..pause });
+    output.events.push(Event::Run(run));
+}
+
+/// Has a paused run go on: what is ready comes back to its place in the queue.
+pub(crate) fn resume_run(state: &mut State, output: &mut Output, run: RunId) {
+    let now = state.now();
+    let found = state.run_mut(run);
+    let Some(pause) = found.pause.take() else { return };
+    found.timed_from = found.timed_from.after(now.since(pause.mark.at));
+    set_run_timeout(state, run);
+    for task in state.due_tasks(run) {
+        state.enqueue(task);
+    }
+    output.events.push(Event::Run(run));
 }
 
 /// Ends a task for good, then whatever that decides downstream, then perhaps the run.
@@ -187,6 +217,7 @@ fn end_run_if_done(state: &mut State, output: &mut Output, id: RunId) {
     unset_run_timeout(state, id);
     let run = state.run_mut(id);
     run.status = RunStatus::Ended { end, mark, stop };
+    run.pause = None;
     if let Some(at) = run.retires_at() {
         state.set_timer(at, Timer::Retire(id));
     }
@@ -201,6 +232,14 @@ fn has_failed(stored: &StoredDefinition, run: &Run) -> bool {
     })
 }
 
+/// Has the clock stop a run that takes too long.
+pub(crate) fn set_run_timeout(state: &mut State, id: RunId) {
+    let Some(run) = state.runs.get(&id) else { return };
+    if let Some(at) = run.overdue_at(state.definition(run.definition).timeout) {
+        state.set_timer(at, Timer::RunTimeout(id));
+    }
+}
+
 fn unset_run_timeout(state: &mut State, id: RunId) {
     let Some(run) = state.runs.get(&id) else { return };
     if let Some(at) = run.overdue_at(state.definition(run.definition).timeout) {
@@ -212,7 +251,9 @@ fn unset_run_timeout(state: &mut State, id: RunId) {
 /// runs is stopped. The run ends with the last of the latter.
 pub(crate) fn stop_run(state: &mut State, output: &mut Output, run: RunId, why: RunStop) {
     unset_run_timeout(state, run);
-    state.run_mut(run).status = RunStatus::Stopping(why);
+    let found = state.run_mut(run);
+    found.status = RunStatus::Stopping(why);
+    found.pause = None;
     output.events.push(Event::Run(run));
     for task in state.open_tasks(run) {
         stop_task(state, output, task);

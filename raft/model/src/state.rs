@@ -99,7 +99,7 @@ pub struct State {
     pub(crate) workflows: BTreeMap<Name, Workflow>,
     pub(crate) runs: BTreeMap<RunId, Arc<Run>>,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
-    /// Ready tasks, those that became so first in front.
+    /// Ready tasks of runs that are not paused, those that became so first in front.
     pub(crate) ready: BTreeSet<(LogIndex, TaskId)>,
     /// Tasks whose turn has come and of which the leader has to decide something, those that
     /// waited longest in front.
@@ -307,6 +307,9 @@ impl State {
         if found.status != TaskStatus::Deciding {
             return Err(Rejection::NotDeciding { task: id, status: found.status.to_string() });
         }
+        if self.is_paused(id.run) {
+            return Err(Rejection::RunPaused { run: id.run });
+        }
         self.task_definition(id)
     }
 
@@ -391,6 +394,23 @@ impl State {
         if due { self.timers.pop_first().map(|(_, timer)| timer) } else { None }
     }
 
+    /// Whether a live run is paused.
+    pub(crate) fn is_paused(&self, run: RunId) -> bool {
+        self.runs.get(&run).is_some_and(|found| found.pause.is_some())
+    }
+
+    /// Puts a task whose turn has come in its queue, for a worker or for a decision, by when it
+    /// came.
+    pub(crate) fn enqueue(&mut self, task: TaskId) {
+        let Ok(found) = self.task(task) else { return };
+        let Some(mark) = found.ready else { return };
+        if found.status == TaskStatus::Deciding {
+            self.deciding.insert((mark.index, task));
+        } else {
+            self.ready.insert((mark.index, task));
+        }
+    }
+
     /// Takes a task out of the queue that it is in, for a worker or for a decision.
     pub(crate) fn unmark_ready(&mut self, task: TaskId) {
         let ready = self.task(task).ok().and_then(|found| found.ready);
@@ -410,9 +430,19 @@ impl State {
 
     /// The tasks of `run` that have not ended.
     pub(crate) fn open_tasks(&self, run: RunId) -> Vec<TaskId> {
+        self.tasks_where(run, |task| !matches!(task.status, TaskStatus::Ended(_)))
+    }
+
+    /// The tasks of `run` whose turn has come, whether or not it is paused.
+    pub(crate) fn due_tasks(&self, run: RunId) -> Vec<TaskId> {
+        self.tasks_where(run, |task| {
+            matches!(task.status, TaskStatus::Ready | TaskStatus::Deciding)
+        })
+    }
+
+    fn tasks_where(&self, run: RunId, is_meant: impl Fn(&Task) -> bool) -> Vec<TaskId> {
         let tasks = self.runs.get(&run).map_or(&[][..], |found| &found.tasks);
-        let open = |task: &Task| !matches!(task.status, TaskStatus::Ended(_));
-        let positions = tasks.iter().enumerate().filter(|(_, task)| open(task));
+        let positions = tasks.iter().enumerate().filter(|(_, task)| is_meant(task));
         positions.map(|(position, _)| TaskId::new(run, position)).collect()
     }
 }

@@ -77,7 +77,11 @@ fn ids_that_never_were_are_refused() {
             Command::FailTask(FailTask { task, reason: String::new() }),
             Command::ReportTask(report),
             Command::EndLease(EndLease { worker, epoch, cause: LeaseEnd::Expired }),
-            Command::CancelRun(CancelRun { run: RunId(Uuid::nil()), reason: String::new() }),
+            Command::CancelRun(CancelRun {
+                run: RunId(Uuid::nil()),
+                reason: String::new(),
+                by: String::new(),
+            }),
         ];
         for command in commands {
             assert!(propose(&mut replicas, 0, command).is_err());
@@ -236,7 +240,12 @@ fn keys_and_texts_of_any_kind_are_carried() {
     }
     propose(&mut replicas, 0, start("a")).expect("a run");
     let reason = "\u{1F980}".repeat(2_000);
-    propose(&mut replicas, 0, Command::CancelRun(CancelRun { run: RUN, reason })).expect("cut");
+    propose(
+        &mut replicas,
+        0,
+        Command::CancelRun(CancelRun { run: RUN, reason, by: String::new() }),
+    )
+    .expect("cut");
     replicas.agree();
 }
 

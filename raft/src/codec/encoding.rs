@@ -118,7 +118,7 @@ mod tests {
     fn sample() -> Entry {
         let key = IdempotencyKey { key: "k".into(), request_hash: 300 };
         let run = RunId(uuid::Uuid::from_u128(7));
-        let cancel = Command::CancelRun(CancelRun { run, reason: "no".into() });
+        let cancel = Command::CancelRun(CancelRun { run, reason: "no".into(), by: "ann".into() });
         let mint = Request::from(Command::MintNodeId(MintNodeId {}));
         let requests = vec![Request { key: Some(key), command: cancel }, mint];
         Entry { proposed_at: UnixMs(1_000), requests }
@@ -140,7 +140,10 @@ mod tests {
     #[test]
     fn keeps_the_format_of_released_entries() {
         let hex: String = encoded(&sample()).0.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "01fbe8030201016bfb2c01031000000000000000000000000000000007026e6f000b");
+        assert_eq!(
+            hex,
+            "01fbe8030201016bfb2c01031000000000000000000000000000000007026e6f03616e6e000b"
+        );
     }
 
     #[test]

@@ -82,7 +82,7 @@ fn asks() -> Vec<PeerAsk> {
 
 fn whats() -> Vec<What> {
     let run = RunId(uuid::Uuid::from_u128(7));
-    let cancel = Command::CancelRun(CancelRun { run, reason: "no".to_owned() });
+    let cancel = Command::CancelRun(CancelRun { run, reason: "no".to_owned(), by: String::new() });
     let key = Some(IdempotencyKey { key: "k".to_owned(), request_hash: 300 });
     vec![
         What::Propose(Box::new(Request { key, command: cancel })),

@@ -272,7 +272,7 @@ pub(crate) fn start_run(run: RunId, workflow: &str) -> Request {
 }
 
 pub(crate) fn cancel(run: RunId) -> Request {
-    Command::CancelRun(CancelRun { run, reason: String::new() }).into()
+    Command::CancelRun(CancelRun { run, reason: String::new(), by: String::new() }).into()
 }
 
 pub(crate) fn run_id(number: u128) -> RunId {

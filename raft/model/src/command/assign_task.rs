@@ -34,6 +34,9 @@ impl AssignTask {
         if found.status != TaskStatus::Ready {
             return Err(Rejection::NotReady { task, status: found.status.to_string() });
         }
+        if state.is_paused(task.run) {
+            return Err(Rejection::RunPaused { run: task.run });
+        }
         if found.attempts.last().is_some_and(|last| last.token >= token) {
             return Err(Rejection::TokenNotNewer { task });
         }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Rejection, Reply, cut};
 use crate::state::{Output, State};
-use crate::{RunId, RunStatus, RunStop, settle};
+use crate::{Act, Intervention, RunId, RunStatus, RunStop, settle};
 
 /// Cancels a run: nothing of it starts any more, and what runs is killed.
 ///
@@ -16,17 +16,22 @@ pub struct CancelRun {
     /// In the words of whoever asked; may be empty. Cut at
     /// [`REASON_BYTES_MAX`](super::REASON_BYTES_MAX).
     pub reason: String,
+    /// Who asks, as they call themselves; may be empty. Cut likewise.
+    pub by: String,
 }
 
 impl CancelRun {
     pub(super) fn apply(self, state: &mut State, output: &mut Output) -> Result<Reply, Rejection> {
-        let Self { run, reason } = self;
+        let Self { run, reason, by } = self;
         let found = state.runs.get(&run).ok_or(Rejection::NoSuchRun { run })?;
         match found.status {
             RunStatus::Ended { .. } => Err(Rejection::RunEnded { run }),
             RunStatus::Stopping(_) => Ok(Reply::Done),
             RunStatus::Running => {
-                settle::stop_run(state, output, run, RunStop::Cancelled { reason: cut(reason) });
+                let (by, reason, mark) = (cut(by), cut(reason), state.mark());
+                let stop = RunStop::Cancelled { reason: reason.clone() };
+                state.run_mut(run).note(Intervention { act: Act::Cancel, by, reason, mark });
+                settle::stop_run(state, output, run, stop);
                 Ok(Reply::Done)
             }
         }

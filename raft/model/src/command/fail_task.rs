@@ -24,6 +24,9 @@ impl FailTask {
         if !matches!(found.status, TaskStatus::Ready | TaskStatus::Deciding) {
             return Err(Rejection::NotReady { task, status: found.status.to_string() });
         }
+        if state.is_paused(task.run) {
+            return Err(Rejection::RunPaused { run: task.run });
+        }
 
         state.unmark_ready(task);
         state.task_mut(task).note = Some(cut(reason));

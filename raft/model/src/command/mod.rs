@@ -10,10 +10,14 @@ mod fail_task;
 mod judge_clock;
 mod mint_node_id;
 mod pass_task;
+mod pause_run;
+mod pause_workflow;
 mod prune_history;
 mod put_workflow;
 mod register_worker;
 mod report_task;
+mod resume_run;
+mod resume_workflow;
 mod set_eligibility;
 mod skip_task;
 mod start_run;
@@ -32,10 +36,14 @@ pub use fail_task::FailTask;
 pub use judge_clock::JudgeClock;
 pub use mint_node_id::MintNodeId;
 pub use pass_task::PassTask;
+pub use pause_run::PauseRun;
+pub use pause_workflow::PauseWorkflow;
 pub use prune_history::PruneHistory;
 pub use put_workflow::{PutWorkflow, VERSIONS_KEPT_MAX};
 pub use register_worker::{RegisterWorker, SLOTS_MAX};
 pub use report_task::ReportTask;
+pub use resume_run::ResumeRun;
+pub use resume_workflow::ResumeWorkflow;
 pub use set_eligibility::SetEligibility;
 pub use skip_task::SkipTask;
 pub use start_run::{PARAMS_BYTES_MAX, StartRun, WorkflowSource};
@@ -88,6 +96,14 @@ pub enum Command {
     SkipTask(SkipTask),
     /// See [`TakeBranch`].
     TakeBranch(TakeBranch),
+    /// See [`PauseRun`].
+    PauseRun(PauseRun),
+    /// See [`ResumeRun`].
+    ResumeRun(ResumeRun),
+    /// See [`PauseWorkflow`].
+    PauseWorkflow(PauseWorkflow),
+    /// See [`ResumeWorkflow`].
+    ResumeWorkflow(ResumeWorkflow),
 }
 
 /// The longest reason that is kept, in bytes; what is beyond is cut off. It is for people,
@@ -122,6 +138,10 @@ impl Command {
             Self::PassTask(c) => c.apply(state, output),
             Self::SkipTask(c) => c.apply(state, output),
             Self::TakeBranch(c) => c.apply(state, output),
+            Self::PauseRun(c) => c.apply(state, output),
+            Self::ResumeRun(c) => c.apply(state, output),
+            Self::PauseWorkflow(c) => c.apply(state, output),
+            Self::ResumeWorkflow(c) => c.apply(state, output),
         }
     }
 }
@@ -219,6 +239,18 @@ pub enum Rejection {
     /// The run is over.
     #[error("run {run} has ended already")]
     RunEnded {
+        /// As named by the command.
+        run: RunId,
+    },
+    /// The run is being stopped, and nothing of it starts any more.
+    #[error("run {run} is being stopped")]
+    RunStopping {
+        /// As named by the command.
+        run: RunId,
+    },
+    /// The run is paused.
+    #[error("run {run} is paused")]
+    RunPaused {
         /// As named by the command.
         run: RunId,
     },

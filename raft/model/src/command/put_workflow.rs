@@ -52,7 +52,10 @@ pub(super) fn put(
     let mark = state.mark();
     let version = Version { definition: id, created_at: mark.at, created_index: mark.index };
     state.hold_definition(id, || definition);
-    let found = state.workflows.entry(name).or_insert_with(|| Workflow { versions: [].into() });
+    let found = state
+        .workflows
+        .entry(name)
+        .or_insert_with(|| Workflow { versions: [].into(), pause: None });
     found.versions.insert(number, version);
     let dropped = if found.versions.len() > VERSIONS_KEPT_MAX {
         found.versions.pop_first().map(|(_, version)| version.definition)

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::put_workflow::put;
 use super::{Rejection, Reply};
-use crate::state::{Output, State, Timer};
+use crate::state::{Output, State};
 use crate::workflow::{Definition, DefinitionId};
 use crate::{Event, Json, Name, Run, RunId, RunStatus, Task, Trigger, settle};
 
@@ -70,19 +70,17 @@ impl StartRun {
         state.hold_definition(definition, || unreachable!("a version holds its definition"));
         let stored = state.definition(definition);
         let tasks = vec![Task::waiting(); stored.tasks.len()];
-        let timeout = stored.timeout;
         let tasks_open = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
         let created = state.mark();
         let status = RunStatus::Running;
+        let pause = state.workflows.get(&workflow).and_then(|found| found.pause.clone());
         #[rustfmt::skip]
         let new = Run {
             workflow, version, definition, params, labels, trigger, created, changed: created,
-            status, tasks, tasks_open,
+            status, pause, timed_from: created.at, interventions: Vec::new(), tasks, tasks_open,
         };
-        if let Some(at) = new.overdue_at(timeout) {
-            state.set_timer(at, Timer::RunTimeout(run));
-        }
         state.runs.insert(run, Arc::new(new));
+        settle::set_run_timeout(state, run);
         output.events.push(Event::Run(run));
         settle::open(state, output, run);
         Ok(Reply::RunStarted { run, version })

@@ -17,7 +17,7 @@ pub use action::{Action, Arm, Switch};
 pub use graph::Graph;
 pub use retry::{Retry, RetryCause};
 
-use crate::{DurationMs, Json, LogIndex, Name, UnixMs};
+use crate::{DurationMs, Json, LogIndex, Name, Pause, UnixMs};
 
 /// Identifies a definition by its content: the first 128 bits of its SHA-256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -28,6 +28,8 @@ pub struct DefinitionId(pub u128);
 pub struct Workflow {
     /// Every version kept, by number. Never empty.
     pub versions: BTreeMap<u32, Version>,
+    /// Its runs start nothing until it is resumed.
+    pub pause: Option<Pause>,
 }
 
 impl Workflow {

@@ -263,7 +263,7 @@ proptest! {
         }
         let had_ended = course.has_ended();
         let (ends, started) = (course.ends(), course.started.clone());
-        let cancel = CancelRun { run: RUN, reason: "no".to_owned() };
+        let cancel = CancelRun { run: RUN, reason: "no".to_owned(), by: String::new() };
         prop_assert_eq!(course.propose(Command::CancelRun(cancel)).is_some(), !had_ended);
         for dispatch in std::mem::take(&mut course.running) {
             course.report(dispatch, Outcome::Stopped);

@@ -3,8 +3,9 @@
 
 use quorate_model::command::{
     AdvanceClock, AssignTask, CancelRun, DecideTask, DeleteWorkflow, EndLease, FailTask,
-    JudgeClock, MintNodeId, PassTask, PruneHistory, PutWorkflow, RegisterWorker, ReportTask,
-    SetEligibility, SkipTask, StartRun, TakeBranch, WithdrawWorker, WorkflowSource,
+    JudgeClock, MintNodeId, PassTask, PauseRun, PauseWorkflow, PruneHistory, PutWorkflow,
+    RegisterWorker, ReportTask, ResumeRun, ResumeWorkflow, SetEligibility, SkipTask, StartRun,
+    TakeBranch, WithdrawWorker, WorkflowSource,
 };
 use quorate_model::{
     Attempt, Command, Containment, Dispatch, DurationMs, Effect, Epoch, FencingToken,
@@ -64,7 +65,7 @@ impl Nonsense {
     }
 
     fn command(&mut self, state: &State) -> Command {
-        match self.dice.below(29) {
+        match self.dice.below(33) {
             0 => Command::PutWorkflow(PutWorkflow {
                 name: self.workflow(),
                 definition: self.definition(),
@@ -72,7 +73,7 @@ impl Nonsense {
             }),
             1 => Command::DeleteWorkflow(DeleteWorkflow { name: self.workflow() }),
             2..=5 => Command::StartRun(Box::new(self.start())),
-            6 => Command::CancelRun(CancelRun { run: self.run(), reason: String::new() }),
+            6 => Command::CancelRun(self.cancel()),
             7..=11 => Command::AssignTask(self.assign(state)),
             12 => Command::FailTask(FailTask { task: self.task(state), reason: String::new() }),
             13..=17 => Command::ReportTask(self.report()),
@@ -83,6 +84,7 @@ impl Nonsense {
             23 | 24 => Command::DecideTask(self.decide(state)),
             25 => self.bar(state),
             26 => self.decide_start(state),
+            27..=30 => self.intervene(),
             _ => Command::AdvanceClock(AdvanceClock {}),
         }
     }
@@ -207,6 +209,22 @@ impl Nonsense {
         let (labels, lease) = ([].into(), DurationMs(1));
         let containment = *self.dice.pick(&Containment::ALL);
         RegisterWorker { last, name, labels, slots, containment, lease }
+    }
+
+    fn cancel(&mut self) -> CancelRun {
+        CancelRun { run: self.run(), reason: String::new(), by: String::new() }
+    }
+
+    /// Pauses a run or a workflow, or has it go on.
+    fn intervene(&mut self) -> Command {
+        let (run, workflow) = (self.run(), self.workflow());
+        let (by, reason) = ("ann".to_owned(), String::new());
+        match self.dice.below(5) {
+            0 => Command::PauseRun(PauseRun { run, by, reason }),
+            1 | 2 => Command::ResumeRun(ResumeRun { run, by, reason }),
+            3 => Command::PauseWorkflow(PauseWorkflow { workflow, by, reason }),
+            _ => Command::ResumeWorkflow(ResumeWorkflow { workflow }),
+        }
     }
 
     /// Bars a worker from work, or takes that back.

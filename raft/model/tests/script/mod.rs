@@ -5,6 +5,7 @@
 //! delete NAME
 //! start RUN NAME [LINE] [version=N] [params=JSON] [LABEL=VALUE]...  LINE: comes along inline
 //! cancel RUN [REASON]
+//! pause RUN|WORKFLOW [BY] [REASON] · resume RUN|WORKFLOW [BY] [REASON]
 //! register [WORKER] [last=EPOCH] [slots=N] [lease=MS] [containment=C] [LABEL=VALUE]...
 //!                                          WORKER: it had this id
 //! assign TASK WORKER [epoch=N]             TASK is r1/a, or r1/7 by position
@@ -19,7 +20,7 @@
 //! repeat N LINE                            N proposals in one entry; % in LINE counts from 1
 //! batch · commit                           the proposals between go into one entry
 //! show [RUN] · workers · workflows · ready · deciding · outstanding [WORKER] · timers · keys · plan
-//! check · hash · outputs RUN
+//! check · hash · outputs RUN · interventions RUN
 //! status NAME LINE... · event NAME LINE... · matrix TASK
 //! ```
 //!
@@ -82,6 +83,7 @@ impl goldenscript::Runner for Script {
                 format!("{} planned\n", self.planned(&self.workers_named(&mut args)?).len())
             }
             "plan" => self.show_plan(&self.workers_named(&mut args)?),
+            "interventions" => self.show_interventions(args.next_pos())?,
             "hash" => self.compare_hashes(),
             "status" => {
                 self.statuses.push(matrix::case(&mut args)?);

@@ -8,8 +8,9 @@ use std::str::FromStr;
 use goldenscript::{ArgumentConsumer, Context};
 use quorate_model::command::{
     AdvanceClock, AssignTask, CancelRun, DecideTask, DeleteWorkflow, EndLease, FailTask,
-    JudgeClock, MintNodeId, PassTask, PruneHistory, PutWorkflow, RegisterWorker, ReportTask,
-    SetEligibility, SkipTask, StartRun, TakeBranch, WithdrawWorker, WorkflowSource,
+    JudgeClock, MintNodeId, PassTask, PauseRun, PauseWorkflow, PruneHistory, PutWorkflow,
+    RegisterWorker, ReportTask, ResumeRun, ResumeWorkflow, SetEligibility, SkipTask, StartRun,
+    TakeBranch, WithdrawWorker, WorkflowSource,
 };
 use quorate_model::workflow::{Definition, OnFailure};
 use quorate_model::{
@@ -69,8 +70,9 @@ impl Script {
             "cancel" => {
                 let run = names::run(required(args, "run")?)?;
                 let reason = args.next_pos().unwrap_or_default().to_owned();
-                Command::CancelRun(CancelRun { run, reason })
+                Command::CancelRun(CancelRun { run, reason, by: "ann".to_owned() })
             }
+            "pause" | "resume" => intervene(verb, args)?,
             "register" => Command::RegisterWorker(self.register(args)?),
             "assign" => Command::AssignTask(self.assign(args)?),
             "fail" => {
@@ -229,6 +231,21 @@ impl Script {
         let epoch = take(args, "epoch")?.unwrap_or_else(|| self.epoch(worker));
         Ok(EndLease { worker, epoch, cause })
     }
+}
+
+/// Pauses or resumes a run, or a workflow.
+fn intervene(verb: &str, args: &mut Args<'_>) -> Outcome<Command> {
+    let what = required(args, "run or workflow")?;
+    let by = args.next_pos().unwrap_or("ann").to_owned();
+    let reason = args.next_pos().unwrap_or_default().to_owned();
+    Ok(match (verb, names::run(what)) {
+        ("pause", Ok(run)) => Command::PauseRun(PauseRun { run, by, reason }),
+        ("pause", Err(_)) => {
+            Command::PauseWorkflow(PauseWorkflow { workflow: what.parse()?, by, reason })
+        }
+        (_, Ok(run)) => Command::ResumeRun(ResumeRun { run, by, reason }),
+        (_, Err(_)) => Command::ResumeWorkflow(ResumeWorkflow { workflow: what.parse()? }),
+    })
 }
 
 fn eligibility(args: &mut Args<'_>, is_eligible: bool) -> Outcome<SetEligibility> {

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use quorate_model::{
-    AttemptRecord, Command, Containment, Decision, Outcome as Ended, Run, RunId, RunStatus,
-    RunStop, State, Task, TaskStatus, WorkerId, WorkerStatus, plan,
+    AttemptRecord, Command, Containment, Decision, Intervention, Outcome as Ended, Pause,
+    PauseScope, Run, RunId, RunStatus, RunStop, State, Task, TaskStatus, WorkerId, WorkerStatus,
+    plan,
 };
 
 use super::{Outcome, Script, names};
@@ -36,7 +37,8 @@ impl Script {
             },
             RunStatus::Running | RunStatus::Ended { stop: None, .. } => String::new(),
         };
-        writeln!(out, "{id} {workflow}@{version} {status}{stop}")?;
+        let pause = pause(run.pause.as_ref());
+        writeln!(out, "{id} {workflow}@{version} {status}{stop}{pause}")?;
         let definition = self.state().definition(run.definition);
         for (task, said) in run.tasks.iter().zip(&definition.tasks) {
             writeln!(out, "  {}: {}", said.id, task_line(task))?;
@@ -67,7 +69,11 @@ impl Script {
         let line =
             |(name, workflow): (&quorate_model::Name, &quorate_model::workflow::Workflow)| {
                 let (first, latest) = (workflow.versions.keys().next(), workflow.latest().0);
-                format!("{name} versions {} to {latest}\n", first.copied().unwrap_or_default())
+                let (first, pause) = (
+                    first.copied().unwrap_or_default(),
+                    pause(workflow.pause.as_ref()).replace(" with its workflow", ""),
+                );
+                format!("{name} versions {first} to {latest}{pause}\n")
             };
         self.state().workflows().iter().map(line).collect()
     }
@@ -95,6 +101,15 @@ impl Script {
         Ok(format!("{}\n", plan::render_outputs(definition, id, run)))
     }
 
+    pub(super) fn show_interventions(&self, run: Option<&str>) -> Outcome<String> {
+        let id = names::run(run.ok_or("which run?")?)?;
+        let run = self.state().runs().get(&id).ok_or("not live")?;
+        let line = |Intervention { act, by, reason, mark }: &Intervention| {
+            format!("{} {by}: {act} {reason:?}\n", mark.index)
+        };
+        Ok(run.interventions.iter().map(line).collect())
+    }
+
     pub(super) fn planned(&self, connected: &BTreeSet<WorkerId>) -> Vec<Command> {
         plan::decisions(self.state(), connected)
     }
@@ -109,6 +124,14 @@ impl Script {
         self.replicas.agree();
         "the same\n".to_owned()
     }
+}
+
+fn pause(pause: Option<&Pause>) -> String {
+    let line = |Pause { scope, by, reason, .. }: &Pause| match scope {
+        PauseScope::Run => format!(", paused by {by}: {reason:?}"),
+        PauseScope::Workflow => format!(", paused with its workflow by {by}: {reason:?}"),
+    };
+    pause.map(line).unwrap_or_default()
 }
 
 /// What speaks against giving a worker work.
@@ -144,7 +167,11 @@ fn plan_line(command: &Command) -> String {
         | Command::DecideTask(_)
         | Command::SetEligibility(_)
         | Command::WithdrawWorker(_)
-        | Command::JudgeClock(_) => unreachable!("the planner proposes nothing else"),
+        | Command::JudgeClock(_)
+        | Command::PauseRun(_)
+        | Command::ResumeRun(_)
+        | Command::PauseWorkflow(_)
+        | Command::ResumeWorkflow(_) => unreachable!("the planner proposes nothing else"),
     }
 }
 

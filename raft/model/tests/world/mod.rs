@@ -8,8 +8,8 @@ mod node;
 use std::collections::BTreeSet;
 
 use quorate_model::command::{
-    AdvanceClock, CancelRun, DecideTask, EndLease, RegisterWorker, StartRun, WithdrawWorker,
-    WorkflowSource,
+    AdvanceClock, CancelRun, DecideTask, EndLease, PauseRun, PauseWorkflow, RegisterWorker,
+    ResumeRun, ResumeWorkflow, StartRun, WithdrawWorker, WorkflowSource,
 };
 use quorate_model::{
     Command, Effect, Epoch, IdempotencyKey, Json, LeaseEnd, Reply, Request, RunId, Task, TaskId,
@@ -93,7 +93,8 @@ impl World {
             4 if self.dice.percent(30) => self.begin_to_leave(),
             4 => self.change_leader(),
             5 if self.dice.percent(50) => self.decide(),
-            5 => self.cancel(),
+            5 if self.dice.percent(50) => self.cancel(),
+            5 => self.pause_or_resume(),
             6 => self.replicas.take_snapshot(),
             7 | 8 => self.lead(),
             9..=12 => self.work(),
@@ -127,6 +128,7 @@ impl World {
             self.now += 50;
             self.ask_again();
             self.decide();
+            self.resume_all();
             self.lead();
             self.work();
             self.deliver();
@@ -166,6 +168,39 @@ impl World {
         if !self.clients.is_empty() && self.dice.percent(20) {
             let run = self.clients[self.dice.index(self.clients.len())].run;
             self.send(&Proposal::Cancel { run });
+        }
+    }
+
+    /// Somebody has a run or all of them start nothing more, or go on.
+    fn pause_or_resume(&mut self) {
+        if self.clients.is_empty() {
+            return;
+        }
+        let run = self.clients[self.dice.index(self.clients.len())].run;
+        let (workflow, by, reason) = (notation::name("w"), "ann".to_owned(), String::new());
+        let command = match self.dice.below(8) {
+            0..=2 => Command::PauseRun(PauseRun { run, by, reason }),
+            3..=5 => Command::ResumeRun(ResumeRun { run, by, reason }),
+            6 => Command::PauseWorkflow(PauseWorkflow { workflow, by, reason }),
+            _ => Command::ResumeWorkflow(ResumeWorkflow { workflow }),
+        };
+        self.send(&Proposal::Command(Box::new(command)));
+    }
+
+    /// Has all go on that is paused.
+    fn resume_all(&mut self) {
+        let state = &self.replicas.state;
+        let paused = state.workflows().iter().filter(|(_, found)| found.pause.is_some());
+        let mut commands: Vec<Command> = paused
+            .map(|(name, _)| Command::ResumeWorkflow(ResumeWorkflow { workflow: name.clone() }))
+            .collect();
+        let paused = state.runs().iter().filter(|(_, found)| found.pause.is_some());
+        commands.extend(paused.map(|(&run, _)| {
+            let (by, reason) = ("ann".to_owned(), String::new());
+            Command::ResumeRun(ResumeRun { run, by, reason })
+        }));
+        for command in commands {
+            self.send(&Proposal::Command(Box::new(command)));
         }
     }
 
@@ -383,9 +418,12 @@ impl World {
     fn request(&self, proposal: &Proposal) -> Request {
         match proposal {
             Proposal::Start { client } => self.clients[*client].request.clone(),
-            Proposal::Cancel { run } => {
-                Command::CancelRun(CancelRun { run: *run, reason: String::new() }).into()
-            }
+            Proposal::Cancel { run } => Command::CancelRun(CancelRun {
+                run: *run,
+                reason: String::new(),
+                by: String::new(),
+            })
+            .into(),
             Proposal::Register { register, .. } => {
                 Command::RegisterWorker(RegisterWorker::clone(register)).into()
             }
