@@ -282,6 +282,9 @@ impl From<Rejection> for Failure {
             Rejection::RunExists { run } => (Code::RunExists, Some(run)),
             Rejection::NoSuchRun { run } => (Code::NoSuchRun, Some(run)),
             Rejection::RunEnded { run } => (Code::RunEnded, Some(run)),
+            Rejection::RunStopping { run } | Rejection::RunPaused { run } => {
+                (Code::Conflict, Some(run))
+            }
             Rejection::NoSuchTask { task } => (Code::NoSuchTask, Some(task.run)),
             Rejection::NotReady { task, .. }
             | Rejection::NotHeld { task, .. }

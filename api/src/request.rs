@@ -313,6 +313,29 @@ impl Write {
     }
 }
 
+/// Who asks for something, and why: the body of whatever people do by hand.
+#[derive(Clone, Debug)]
+pub(crate) struct Words {
+    /// As they call themselves; may be empty.
+    pub(crate) by: String,
+    /// May be empty.
+    pub(crate) reason: String,
+}
+
+impl Words {
+    /// A body that says nothing else.
+    pub(crate) fn of(write: &Write) -> Result<Self, Failure> {
+        Self::take(&mut write.fields(&["by", "reason"])?)
+    }
+
+    /// Takes them out of a body that says more.
+    pub(crate) fn take(fields: &mut Fields) -> Result<Self, Failure> {
+        let by = fields.words("by", BY_BYTES_MAX)?;
+        let reason = fields.words("reason", REASON_BYTES_MAX)?;
+        Ok(Self { by, reason })
+    }
+}
+
 /// The fields of a JSON object, of which every one is known.
 #[derive(Clone, Debug)]
 pub(crate) struct Fields(BTreeMap<String, Value>);

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use quorate_api::client::Client;
 use quorate_api::time::Time;
-use quorate_api::view::{ArtifactView, RunView, TaskView, WorkerView};
+use quorate_api::view::{ArtifactView, InterventionView, RunView, TaskView, WorkerView};
 use serde_json::Value;
 
 use super::connect::{self, now_ms};
@@ -119,6 +119,9 @@ fn print_run(out: &mut dyn Write, run: &RunView, now_ms: u64) -> io::Result<()> 
     field("State", format!("{}{state}{PLAIN}", paint(state)))?;
     if let Some(reason) = &run.reason {
         field("Reason", reason.clone())?;
+    }
+    for InterventionView { act, by, reason, at, .. } in &run.interventions {
+        field("By hand", format!("{act} by {by} at {at} {reason}").trim_end().to_owned())?;
     }
     let age = span::show(now_ms.saturating_sub(run.created_at.0.0));
     let (created, index) = (run.created_at, run.created_index);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
-use quorate_api::client::{Client, Start, What};
+use quorate_api::client::{Client, Start, What, Words};
 use quorate_api::view::{ArtifactView, RunView};
 use serde_json::Value;
 
@@ -95,7 +95,8 @@ async fn on_node(
                     return Ok(Exit::Interrupted);
                 }
                 display.note("cancelling; press Ctrl-C again not to wait for it");
-                client.cancel(started.id, "interrupted").await?;
+                let reason = "interrupted".to_owned();
+                client.cancel(started.id, &Words { by: super::user(), reason }).await?;
                 cancelled = true;
             }
         }

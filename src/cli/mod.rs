@@ -6,6 +6,7 @@
 mod about;
 mod cluster;
 mod connect;
+mod control;
 mod demo;
 mod describe;
 mod display;
@@ -107,7 +108,11 @@ enum Verb {
     Logs(logs::LogsArgs),
     /// Stop runs
     #[command(visible_alias = "stop")]
-    Cancel(run::CancelArgs),
+    Cancel(control::CancelArgs),
+    /// Have nothing more of runs start, or of a workflow: workflow/NAME; what runs goes on
+    Pause(control::PauseArgs),
+    /// Have paused runs go on, or a workflow: workflow/NAME
+    Resume(control::PauseArgs),
     /// Say what becomes of a task that is held: nobody knows how it ended
     Decide(run::DecideArgs),
     /// Wait until runs have ended
@@ -153,7 +158,9 @@ fn dispatch(global: &Global, verb: Verb) -> anyhow::Result<Exit> {
         Verb::Get(args) => block_on(list::get(global, args)),
         Verb::Describe(args) => block_on(describe::describe(global, args)),
         Verb::Logs(args) => block_on(logs::logs(global, args)),
-        Verb::Cancel(args) => block_on(run::cancel(global, args)),
+        Verb::Cancel(args) => block_on(control::cancel(global, args)),
+        Verb::Pause(args) => block_on(control::pause(global, args)),
+        Verb::Resume(args) => block_on(control::resume(global, args)),
         Verb::Decide(args) => block_on(run::decide(global, args)),
         Verb::Wait(args) => block_on(run::wait(global, args)),
         Verb::Cluster(verb) => block_on(cluster::cluster(global, verb)),

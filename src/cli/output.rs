@@ -40,7 +40,7 @@ pub(crate) fn paint(state: &str) -> Paint {
         "succeeded" | "live" => GREEN,
         "failed" | "timed_out" | "lost" | "upstream_failed" | "gone" | "quarantined" => RED,
         "running" => BLUE,
-        "retrying" | "stopping" | "cancelled" | "draining" | "drained" => YELLOW,
+        "retrying" | "stopping" | "paused" | "cancelled" | "draining" | "drained" => YELLOW,
         "skipped" | "waiting" => DIM,
         _ => PLAIN,
     }

@@ -5,8 +5,8 @@ use std::fmt::Display;
 
 use quorate_api::time::Time;
 use quorate_api::view::{
-    ArtifactView, MemberView, Put, RunView, TaskView, WorkerState, WorkerView, WorkflowSummary,
-    WorkflowView,
+    ArtifactView, MemberView, PauseView, Put, RunView, TaskView, WorkerState, WorkerView,
+    WorkflowSummary, WorkflowView,
 };
 
 use super::output::{Cell, Item};
@@ -74,7 +74,7 @@ impl Item for TaskView {
 impl Item for WorkflowSummary {
     const KIND: &'static str = "workflow";
     const HEADINGS: &'static [&'static str] =
-        &["WORKFLOW", "VERSION", "TASKS", "UPDATED", "DESCRIPTION", "LABELS"];
+        &["WORKFLOW", "VERSION", "TASKS", "STATE", "UPDATED", "DESCRIPTION", "LABELS"];
     const WIDE: usize = 1;
 
     fn id(&self) -> String {
@@ -86,6 +86,7 @@ impl Item for WorkflowSummary {
             self.id().into(),
             format!("v{}", self.version).into(),
             self.tasks.to_string().into(),
+            activity(self.pause.as_ref()),
             age(self.updated_at, now_ms),
             first_line(&self.description),
             labels(&self.labels),
@@ -107,6 +108,7 @@ impl Item for WorkflowView {
             self.id().into(),
             format!("v{}", self.version).into(),
             self.tasks.len().to_string().into(),
+            activity(self.pause.as_ref()),
             age(self.created_at, now_ms),
             first_line(&self.description),
             labels(&self.labels),
@@ -225,6 +227,11 @@ fn age(since: Time, now_ms: u64) -> Cell {
 fn took(ended_ms: Option<u64>, began: Option<Time>, now_ms: u64) -> Cell {
     let so_far = began.map(|began| now_ms.saturating_sub(began.0.0));
     Cell::maybe(ended_ms.or(so_far).map(span::show))
+}
+
+/// Whether the runs of a workflow start anything.
+fn activity(pause: Option<&PauseView>) -> Cell {
+    Cell::state(if pause.is_some() { "paused" } else { "active" })
 }
 
 fn first_line(text: &str) -> Cell {

@@ -1,10 +1,10 @@
-//! `submit`, `wait`, `decide` and `cancel`: the verbs of a run.
+//! `submit`, `wait` and `decide`: the verbs of a run.
 
 use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use quorate_api::client::{Client, Decided, Start, What};
+use quorate_api::client::{Client, Decided, Start, What, Words};
 use quorate_api::spec;
 use quorate_api::view::{RunState, RunView, Started};
 use quorate_model::workflow::Definition;
@@ -195,7 +195,8 @@ async fn let_go(
     if tokio::time::timeout(CANCEL_WINDOW, interrupts.next()).await.is_err() {
         return Ok(false);
     }
-    client.cancel(id, "interrupted by the one who waited for it").await?;
+    let reason = "interrupted by the one who waited for it".to_owned();
+    client.cancel(id, &Words { by: super::user(), reason }).await?;
     display.note("asked the cluster to cancel it");
     Ok(true)
 }
@@ -220,7 +221,7 @@ pub(super) fn exit_of(run: &RunView) -> Exit {
         RunState::Cancelled => Exit::RunCancelled,
         RunState::TimedOut => Exit::TimedOut,
         // Who waited has given up before the end.
-        RunState::Running => Exit::Interrupted,
+        RunState::Running | RunState::Paused => Exit::Interrupted,
     }
 }
 
@@ -324,35 +325,5 @@ pub(super) async fn decide(global: &Global, args: DecideArgs) -> anyhow::Result<
     let mut out = stdout();
     print_id(&mut out, &args.output, "run", &id, &accepted)?;
     out.flush()?;
-    Ok(Exit::Done)
-}
-
-/// What `quorate cancel` is told.
-#[derive(Clone, Debug, clap::Args)]
-pub(super) struct CancelArgs {
-    /// Ids of runs, unique parts of them, or @last
-    #[arg(required = true)]
-    runs: Vec<String>,
-    /// Why, for those who look at the run later
-    #[arg(long, default_value = "")]
-    reason: String,
-    #[command(flatten)]
-    output: OutputArgs,
-}
-
-/// Asks the cluster to stop runs. What they run is then killed; `quorate wait` tells when.
-///
-/// # Errors
-///
-/// If there is no such run, or it has ended.
-pub(super) async fn cancel(global: &Global, args: CancelArgs) -> anyhow::Result<Exit> {
-    let client = connect::client(global).await?;
-    let mut out = stdout();
-    for run in &args.runs {
-        let id = connect::find_run(&client, run).await?;
-        let accepted = client.cancel(id, &args.reason).await?;
-        print_id(&mut out, &args.output, "run", &id, &accepted)?;
-        out.flush()?;
-    }
     Ok(Exit::Done)
 }

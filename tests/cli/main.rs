@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "where a test cannot go on, it fails")]
 
+mod control;
 mod examples;
 mod user;
 mod workers;
@@ -40,6 +41,8 @@ fn tells_what_it_can_do() {
         "describe",
         "logs",
         "cancel",
+        "pause",
+        "resume",
         "decide",
         "wait",
         "cluster",

@@ -5,6 +5,7 @@
 
 mod ask;
 mod cluster;
+mod control;
 mod error;
 mod run;
 mod stream;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
+pub use control::Words;
 pub use error::Error;
 pub use run::{Decided, RunQuery, Start, What};
 pub use stream::{LogQuery, Watch};

@@ -239,16 +239,6 @@ impl Client {
         }
     }
 
-    /// Has a run stop. It is cancelled once all of it is gone.
-    ///
-    /// # Errors
-    ///
-    /// See [`Error`]; `run-ended` if it has.
-    pub async fn cancel(&self, id: RunId, reason: &str) -> Result<Accepted, Error> {
-        let ask = Ask::write(Method::POST, format!("{}/cancel", path(id)));
-        self.view(ask.json(&json!({ "reason": reason }))).await
-    }
-
     /// The tasks of a run, in the order of the workflow.
     ///
     /// # Errors
@@ -339,7 +329,7 @@ impl Client {
     }
 }
 
-fn path(id: RunId) -> String {
+pub(super) fn path(id: RunId) -> String {
     format!("/v1/runs/{id}")
 }
 

@@ -132,7 +132,7 @@ impl Filter {
     }
 
     fn matches(&self, id: RunId, run: &Run) -> bool {
-        let state = RunState::from(&run.status);
+        let state = RunState::from(run);
         let created = run.created.at;
         (self.workflows.is_empty() || self.workflows.contains(&run.workflow))
             && (self.states.is_empty() || self.states.contains(&state))

@@ -8,6 +8,7 @@ mod event;
 mod file;
 mod listing;
 mod log;
+mod pause;
 mod probe;
 mod run;
 mod start;
@@ -32,10 +33,14 @@ pub(crate) fn routes() -> Router<Arc<Edge>> {
         .route("/v1/workflows/{name}", get(workflow::get).put(workflow::put).delete(workflow::delete))
         .route("/v1/workflows/{name}/versions", get(workflow::versions))
         .route("/v1/workflows/{name}/versions/{version}", get(workflow::version))
+        .route("/v1/workflows/{name}/pause", post(pause::workflow))
+        .route("/v1/workflows/{name}/resume", post(pause::resume_workflow))
         .route("/v1/workflows/{name}/runs", get(listing::of_workflow).post(start::stored))
         .route("/v1/runs", get(listing::all).post(start::inline))
         .route("/v1/runs/{run}", get(run::get))
         .route("/v1/runs/{run}/cancel", post(run::cancel))
+        .route("/v1/runs/{run}/pause", post(pause::run))
+        .route("/v1/runs/{run}/resume", post(pause::resume_run))
         .route("/v1/runs/{run}/wait", get(run::wait))
         .route("/v1/runs/{run}/events", get(run::events))
         .route("/v1/runs/{run}/tasks", get(task::list))

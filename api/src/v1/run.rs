@@ -9,7 +9,7 @@ use crate::answer::{Answered, At, found};
 use crate::edge::{Edge, WAIT_DEFAULT, WAIT_MAX};
 use crate::error::{Code, Failure};
 use crate::feed::Topic;
-use crate::request::{Call, REASON_BYTES_MAX, Write};
+use crate::request::{Call, Words, Write};
 use crate::view::{Accepted, RunView, Transition, TransitionView};
 use crate::wait::{READ, until};
 
@@ -44,9 +44,8 @@ pub(super) async fn wait(At(id): At<RunId>, call: Call) -> Answered {
 /// `POST /v1/runs/{run}/cancel`: has it stop; it is cancelled once all of it is gone.
 pub(super) async fn cancel(At(run): At<RunId>, write: Write) -> Answered {
     write.call.query(&[])?;
-    let mut fields = write.fields(&["reason"])?;
-    let reason = fields.words("reason", REASON_BYTES_MAX)?;
-    let committed = write.commit(Ok(Command::CancelRun(CancelRun { run, reason }))).await;
+    let Words { by, reason } = Words::of(&write)?;
+    let committed = write.commit(Ok(Command::CancelRun(CancelRun { run, reason, by }))).await;
     let done = committed.map_err(|failure| of_finished(&write.call.edge, run, failure))?;
     Ok(done.on((StatusCode::ACCEPTED, Json(Accepted { id: run }))))
 }
@@ -81,12 +80,15 @@ pub(super) async fn events(At(id): At<RunId>, call: Call) -> Answered {
 type Place = (u64, Transition, u32, u32);
 
 /// Every transition, in order, to number them.
-const TRANSITIONS: [Transition; 8] = [
+const TRANSITIONS: [Transition; 11] = [
     Transition::RunCreated,
     Transition::AttemptAssigned,
     Transition::AttemptEnded,
     Transition::TaskHeld,
     Transition::TaskDecided,
+    Transition::RunPaused,
+    Transition::RunResumed,
+    Transition::RunCancelled,
     Transition::TaskEnded,
     Transition::TaskReady,
     Transition::RunEnded,

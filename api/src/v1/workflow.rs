@@ -47,8 +47,8 @@ fn summaries(
 }
 
 fn summary(state: &State, name: &Name, workflow: &Workflow) -> WorkflowSummary {
-    let (number, version) = workflow.latest();
-    WorkflowSummary::of(name, number, version, state.definition(version.definition))
+    let (_, version) = workflow.latest();
+    WorkflowSummary::of(name, workflow, state.definition(version.definition))
 }
 
 /// `POST /v1/workflows`: a new one, named by the document.
@@ -178,7 +178,7 @@ fn view(
         Failure::new(Code::NoSuchVersion, detail)
     })?;
     let said = state.definition(found.definition);
-    Ok((found.created_index, WorkflowView::of(name.clone(), number, found, said)))
+    Ok((found.created_index, WorkflowView::of(name.clone(), workflow, (number, found), said)))
 }
 
 /// `GET /v1/workflows/{name}/versions`: the newest first.

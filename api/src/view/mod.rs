@@ -6,6 +6,7 @@
 mod attempt;
 mod change;
 mod cluster;
+mod intervention;
 mod run;
 mod task;
 mod transition;
@@ -15,13 +16,14 @@ mod workflow;
 pub use attempt::{AttemptState, AttemptView, UsageView};
 pub use change::ChangeView;
 pub use cluster::{ClusterView, JoinedView, MemberView, VersionView};
+pub use intervention::{InterventionView, PauseView};
 pub use run::{Accepted, RunState, RunStateError, RunView, Started, TaskCounts};
 pub use task::{ArtifactView, DecisionView, LogLine, LogStream, TaskState, TaskView};
 pub use transition::{Transition, TransitionView};
 pub use worker::{DrainView, QuarantineView, WorkerAccepted, WorkerState, WorkerView};
 pub use workflow::{
-    ParamView, Put, RetryView, TaskDefinitionView, Validity, VersionSummary, WorkflowSummary,
-    WorkflowView,
+    ParamView, Put, RetryView, TaskDefinitionView, Validity, VersionSummary, WorkflowAccepted,
+    WorkflowSummary, WorkflowView,
 };
 
 use quorate_model::DurationMs;

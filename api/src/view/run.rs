@@ -12,6 +12,7 @@ use quorate_model::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::intervention::{InterventionView, PauseView};
 use super::task::{TaskState, first_assigned_at};
 use crate::error::Fault;
 use crate::time::Time;
@@ -25,6 +26,8 @@ const FAILED_TASKS_MAX: usize = 10;
 pub enum RunState {
     /// Some tasks have not ended.
     Running,
+    /// Nothing more of it starts until it is resumed; what runs goes on.
+    Paused,
     /// No task failed.
     Succeeded,
     /// A task failed.
@@ -37,14 +40,21 @@ pub enum RunState {
 
 impl RunState {
     /// Every state, in the order of a life.
-    pub const ALL: [Self; 5] =
-        [Self::Running, Self::Succeeded, Self::Failed, Self::Cancelled, Self::TimedOut];
+    pub const ALL: [Self; 6] = [
+        Self::Running,
+        Self::Paused,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Cancelled,
+        Self::TimedOut,
+    ];
 
     /// The state on the wire.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
@@ -55,13 +65,13 @@ impl RunState {
     /// Whether nothing follows.
     #[must_use]
     pub fn is_final(self) -> bool {
-        self != Self::Running
+        self.end().is_some()
     }
 
     /// The end that it is, if it is one.
     pub(crate) fn end(self) -> Option<RunEnd> {
         match self {
-            Self::Running => None,
+            Self::Running | Self::Paused => None,
             Self::Succeeded => Some(RunEnd::Succeeded),
             Self::Failed => Some(RunEnd::Failed),
             Self::Cancelled => Some(RunEnd::Cancelled),
@@ -70,9 +80,10 @@ impl RunState {
     }
 }
 
-impl From<&RunStatus> for RunState {
-    fn from(status: &RunStatus) -> Self {
-        match status {
+impl From<&Run> for RunState {
+    fn from(run: &Run) -> Self {
+        match run.status {
+            RunStatus::Running if run.pause.is_some() => Self::Paused,
             RunStatus::Running | RunStatus::Stopping(_) => Self::Running,
             RunStatus::Ended { end: RunEnd::Succeeded, .. } => Self::Succeeded,
             RunStatus::Ended { end: RunEnd::Failed, .. } => Self::Failed,
@@ -90,7 +101,7 @@ impl fmt::Display for RunState {
 
 /// Why a text is no [`RunState`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no run is ever {0:?}; say running, succeeded, failed, cancelled or timed_out")]
+#[error("no run is ever {0:?}; say running, paused, succeeded, failed, cancelled or timed_out")]
 pub struct RunStateError(String);
 
 impl FromStr for RunState {
@@ -169,6 +180,12 @@ pub struct RunView {
     pub state: RunState,
     /// Still running, but only until what runs is killed.
     pub stopping: bool,
+    /// Who paused it, when and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<PauseView>,
+    /// What people did to it, oldest first. Not in lists.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interventions: Vec<InterventionView>,
     /// Why it was stopped: what was said when it was cancelled, or which task failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -218,8 +235,10 @@ impl RunView {
             id: *id,
             workflow: run.workflow.clone(),
             version: run.version,
-            state: RunState::from(&run.status),
+            state: RunState::from(&**run),
             stopping,
+            pause: run.pause.as_ref().map(PauseView::of),
+            interventions: Vec::new(),
             reason,
             trigger: trigger(&run.trigger).to_owned(),
             labels: run.labels.clone(),
@@ -242,6 +261,7 @@ impl RunView {
         let Retired { id, run, definition } = found;
         let outputs = || render_outputs(definition, *id, run).value();
         Self {
+            interventions: run.interventions.iter().map(InterventionView::of).collect(),
             params: Some(run.params.value()),
             outputs: run.has_ended().then(outputs),
             ..Self::brief(found)

@@ -4,8 +4,8 @@ use std::fmt;
 
 use quorate_model::workflow::{Definition, OnLost, TaskDefinition, TriggerRule};
 use quorate_model::{
-    Decision, Json, Name, Retired, Run, RunEnd, Task, TaskEnd, TaskStatus, UnixMs, Verdict,
-    WorkerId,
+    Decision, Json, Name, Pause, PauseScope, Retired, Run, RunEnd, Task, TaskEnd, TaskStatus,
+    UnixMs, Verdict, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -280,6 +280,9 @@ fn waits_for(
 ) -> Option<String> {
     match &task.status {
         TaskStatus::Waiting(_) => Some(open_needs(run, definition, said)),
+        TaskStatus::Ready | TaskStatus::Deciding if run.pause.is_some() => {
+            run.pause.as_ref().map(resumption)
+        }
         TaskStatus::Deciding => Some("its condition to be looked at".to_owned()),
         TaskStatus::Ready if said.runs_on.is_empty() => Some("a free slot".to_owned()),
         TaskStatus::Ready => {
@@ -290,6 +293,19 @@ fn waits_for(
         TaskStatus::Retrying { at } => Some(format!("its next try at {}", Time(*at))),
         TaskStatus::Held => Some("a person to decide what becomes of it".to_owned()),
         TaskStatus::Running(_) | TaskStatus::Ended(_) => None,
+    }
+}
+
+/// What a task of a paused run waits for.
+fn resumption(pause: &Pause) -> String {
+    let what = match pause.scope {
+        PauseScope::Run => "its run",
+        PauseScope::Workflow => "its workflow",
+    };
+    if pause.by.is_empty() {
+        format!("{what} to be resumed")
+    } else {
+        format!("{what} to be resumed; {} paused it", pause.by)
     }
 }
 

@@ -1,6 +1,8 @@
 //! What happened in a run, in the order of the log.
 
-use quorate_model::{AttemptRecord, Flight, Mark, Name, Retired, Task, UnixMs, WorkerId};
+use quorate_model::{
+    Act, AttemptRecord, Flight, Intervention, Mark, Name, Retired, Task, UnixMs, WorkerId,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{AttemptState, AttemptView, RunState, TaskState};
@@ -24,6 +26,15 @@ pub enum Transition {
     /// A person decided what becomes of a task that was held.
     #[serde(rename = "task.decided")]
     TaskDecided,
+    /// Somebody had nothing more of the run start.
+    #[serde(rename = "run.paused")]
+    RunPaused,
+    /// Somebody had it go on.
+    #[serde(rename = "run.resumed")]
+    RunResumed,
+    /// Somebody had it stop.
+    #[serde(rename = "run.cancelled")]
+    RunCancelled,
     /// A task ended for good.
     #[serde(rename = "task.ended")]
     TaskEnded,
@@ -88,12 +99,23 @@ impl TransitionView {
             });
             all.extend(named);
         }
+        all.extend(run.interventions.iter().map(Self::of_intervention));
         if let quorate_model::RunStatus::Ended { mark, .. } = run.status {
-            let state = Some(RunState::from(&run.status).to_string());
+            let state = Some(RunState::from(&**run).to_string());
             all.push(Self { state, ..Self::new(mark, Transition::RunEnded) });
         }
         all.sort_by_key(Self::place);
         all
+    }
+
+    fn of_intervention(made: &Intervention) -> Self {
+        let event = match made.act {
+            Act::Pause => Transition::RunPaused,
+            Act::Resume => Transition::RunResumed,
+            Act::Cancel => Transition::RunCancelled,
+        };
+        let (by, comment) = (Some(made.by.clone()), Some(made.reason.clone()));
+        Self { by, comment, ..Self::new(made.mark, event) }
     }
 
     fn of_task(task: &Task) -> impl Iterator<Item = Self> {

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use quorate_model::workflow::{
     Action, Definition, OnLost, Param, ParamKind, Retry, RetryCause, Switch, TaskDefinition,
-    TriggerRule, Version,
+    TriggerRule, Version, Workflow,
 };
 use quorate_model::{Json, Name};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::both;
+use super::intervention::PauseView;
 use crate::error::Fault;
 use crate::time::{Span, Time};
 
@@ -27,6 +28,9 @@ pub struct WorkflowSummary {
     pub labels: BTreeMap<Name, String>,
     /// How many it has.
     pub tasks: usize,
+    /// Its runs start nothing until it is resumed: who paused it, when and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<PauseView>,
     /// When the newest version was put.
     pub updated_at: Time,
     /// The entry that put it.
@@ -34,10 +38,12 @@ pub struct WorkflowSummary {
 }
 
 impl WorkflowSummary {
-    pub(crate) fn of(name: &Name, number: u32, version: &Version, said: &Definition) -> Self {
+    pub(crate) fn of(name: &Name, workflow: &Workflow, said: &Definition) -> Self {
+        let (number, version) = workflow.latest();
         Self {
             name: name.clone(),
             version: number,
+            pause: workflow.pause.as_ref().map(PauseView::of),
             description: said.description.clone(),
             labels: said.labels.clone(),
             tasks: said.tasks.len(),
@@ -85,6 +91,9 @@ pub struct WorkflowView {
     pub tasks: Vec<TaskDefinitionView>,
     /// Templates of what a run puts out.
     pub outputs: BTreeMap<Name, String>,
+    /// Its runs start nothing until it is resumed: who paused it, when and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<PauseView>,
     /// When this version was put.
     pub created_at: Time,
     /// The entry that put it.
@@ -94,7 +103,12 @@ pub struct WorkflowView {
 }
 
 impl WorkflowView {
-    pub(crate) fn of(name: Name, number: u32, version: &Version, said: &Definition) -> Self {
+    pub(crate) fn of(
+        name: Name,
+        workflow: &Workflow,
+        (number, version): (u32, &Version),
+        said: &Definition,
+    ) -> Self {
         let (timeout, timeout_ms) = both(said.timeout);
         let params = said.params.iter().map(|(name, param)| (name.clone(), param.into()));
         Self {
@@ -108,11 +122,19 @@ impl WorkflowView {
             timeout_ms,
             tasks: said.tasks.iter().map(|task| TaskDefinitionView::of(task, said)).collect(),
             outputs: said.outputs.clone(),
+            pause: workflow.pause.as_ref().map(PauseView::of),
             created_at: Time(version.created_at),
             index: version.created_index.0,
             source: said.source.clone(),
         }
     }
+}
+
+/// The answer to what is done to a workflow, as pausing it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkflowAccepted {
+    /// The workflow.
+    pub name: Name,
 }
 
 /// A parameter.

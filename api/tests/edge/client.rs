@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use quorate_api::backend::ProposeError;
-use quorate_api::client::{Client, Error, LogQuery, RunQuery, Start, Watch, What};
+use quorate_api::client::{Client, Error, LogQuery, RunQuery, Start, Watch, What, Words};
 use quorate_api::view::{ChangeView, RunState, TaskState, Transition};
 use quorate_model::{RunId, TaskId};
 use tokio::net::TcpListener;
@@ -104,7 +104,7 @@ async fn does_all_that_a_command_line_needs() {
     client.delete_workflow("chain", Some(1)).await.unwrap();
     let gone = client.workflow("chain").await.unwrap_err();
     assert_eq!((gone.status(), gone.code()), (Some(404), Some("no-such-workflow")));
-    let ended = client.cancel(run, "").await.unwrap_err();
+    let ended = client.cancel(run, &Words::default()).await.unwrap_err();
     assert_eq!(ended.code(), Some("run-ended"));
 }
 

@@ -7,6 +7,7 @@ mod client;
 mod events;
 mod files;
 mod listing;
+mod pause;
 mod refusals;
 mod runs;
 mod site;

@@ -302,6 +302,9 @@ fn record(
             | Transition::TaskHeld
             | Transition::TaskDecided
             | Transition::TaskReady
+            | Transition::RunPaused
+            | Transition::RunResumed
+            | Transition::RunCancelled
             | Transition::RunEnded => {}
         }
     }
