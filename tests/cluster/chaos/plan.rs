@@ -94,6 +94,34 @@ impl Fault {
         if let Self::Cut(_, _, period) = self { *period } else { None }
     }
 
+    /// Whether it takes tasks away from a worker for longer than a keeper waits.
+    pub(super) fn takes_tasks(&self) -> bool {
+        matches!(self, Self::KillHost(_) | Self::PowerCut(_) | Self::PowerCutAll)
+    }
+
+    /// Whether a node that leads cannot go on leading.
+    pub(super) fn unseats(&self) -> bool {
+        match self {
+            Self::Kill(_)
+            | Self::KillHost(_)
+            | Self::KillAll
+            | Self::PowerCut(_)
+            | Self::PowerCutAll
+            | Self::SyncError(..)
+            | Self::DiskGone(_)
+            | Self::Transfer
+            | Self::RollingRestart => true,
+            Self::Pause(..)
+            | Self::Cut(..)
+            | Self::Weather(_)
+            | Self::SlowSync(..)
+            | Self::DiskFull(_)
+            | Self::ClockJump(..)
+            | Self::CpuQuota(..)
+            | Self::Replace(_) => false,
+        }
+    }
+
     /// Whether nothing else may be done at the same time: it needs the cluster to be well, or
     /// touches every node.
     fn wants_to_be_alone(&self) -> bool {
@@ -151,16 +179,29 @@ impl Kind {
         found.map_or("", |(_, word, _)| word)
     }
 
-    /// The kinds in a list with commas; none if one of them is none.
-    pub(super) fn list(text: &str) -> Option<Vec<Self>> {
-        let kind = |word: &str| Self::MENU.iter().find(|(_, name, _)| *name == word);
-        text.split(',').map(|word| kind(word).map(|(kind, ..)| *kind)).collect()
+    /// The kinds in a list with commas, each with how often it is to be chosen, if `:` and a
+    /// number say so; none if one of them is none.
+    pub(super) fn list(text: &str) -> Option<Vec<Choice>> {
+        let choice = |item: &str| {
+            let (word, often) = item.split_once(':').map_or((item, None), |(w, n)| (w, Some(n)));
+            let (kind, _, usual) = Self::MENU.iter().find(|(_, name, _)| *name == word)?;
+            let often = often.map_or(Some(*usual), |often| often.parse().ok())?;
+            (often > 0).then_some(Choice { kind: *kind, often })
+        };
+        text.split(',').map(choice).collect()
     }
 
     /// All of them.
-    pub(super) fn all() -> Vec<Self> {
-        Self::MENU.iter().map(|(kind, ..)| *kind).collect()
+    pub(super) fn all() -> Vec<Choice> {
+        Self::MENU.iter().map(|&(kind, _, often)| Choice { kind, often }).collect()
     }
+}
+
+/// A kind that may be chosen, and how often against the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Choice {
+    pub(super) kind: Kind,
+    pub(super) often: usize,
 }
 
 /// A fault, and for how long.
@@ -181,7 +222,7 @@ pub(super) struct Round {
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     seed: Seed,
-    kinds: Vec<Kind>,
+    menu: Vec<Kind>,
     nodes: usize,
     workers: usize,
     rounds: usize,
@@ -189,8 +230,10 @@ pub(super) struct Plan {
 
 impl Plan {
     /// A plan for a cluster of that size, with faults of these kinds only.
-    pub(super) fn new(seed: Seed, kinds: Vec<Kind>, nodes: usize, workers: usize) -> Self {
-        Self { seed, kinds, nodes, workers, rounds: 0 }
+    pub(super) fn new(seed: Seed, choices: &[Choice], nodes: usize, workers: usize) -> Self {
+        let repeated = |choice: &Choice| std::iter::repeat_n(choice.kind, choice.often);
+        let menu = choices.iter().flat_map(repeated).collect();
+        Self { seed, menu, nodes, workers, rounds: 0 }
     }
 
     /// One to three faults, at most one of a kind and one for a victim.
@@ -213,12 +256,7 @@ impl Plan {
     }
 
     fn fault(&mut self) -> Fault {
-        let menu: Vec<Kind> = Kind::MENU
-            .iter()
-            .filter(|(kind, ..)| self.kinds.contains(kind))
-            .flat_map(|(kind, _, often)| std::iter::repeat_n(*kind, *often))
-            .collect();
-        match menu[self.seed.below(menu.len())] {
+        match self.menu[self.seed.below(self.menu.len())] {
             Kind::Kill => match self.seed.below(3) {
                 0 => Fault::KillHost(self.anyone()),
                 _ => Fault::Kill(self.anyone()),
@@ -328,7 +366,7 @@ mod tests {
     use super::*;
 
     fn rounds(seed: u64, count: usize) -> Vec<Round> {
-        let mut plan = Plan::new(Seed::new(seed), Kind::all(), 3, 2);
+        let mut plan = Plan::new(Seed::new(seed), &Kind::all(), 3, 2);
         (0..count).map(|_| plan.next()).collect()
     }
 
@@ -355,10 +393,16 @@ mod tests {
 
     #[test]
     fn kinds_can_be_chosen_by_their_words() {
-        let words: Vec<&str> = Kind::all().into_iter().map(Kind::word).collect();
+        let words: Vec<&str> = Kind::all().iter().map(|choice| choice.kind.word()).collect();
         assert_eq!(Kind::list(&words.join(",")), Some(Kind::all()));
         assert_eq!(Kind::list("kill,flood"), None);
-        let mut plan = Plan::new(Seed::new(1), vec![Kind::Kill], 3, 0);
-        assert!((0..20).all(|_| plan.next().faults.len() == 1));
+        assert_eq!(Kind::list("kill:often"), None);
+        assert_eq!(Kind::list("kill:0"), None);
+        let kinds = Kind::list("kill:10,pause:1").unwrap();
+        let mut plan = Plan::new(Seed::new(1), &kinds, 3, 0);
+        let faults: Vec<Planned> = (0..50).flat_map(|_| plan.next().faults).collect();
+        let of = |kind| faults.iter().filter(|planned| planned.fault.kind() == kind).count();
+        assert_eq!(of(Kind::Kill) + of(Kind::Pause), faults.len());
+        assert!(of(Kind::Pause) > 0 && of(Kind::Kill) > 3 * of(Kind::Pause));
     }
 }
