@@ -17,8 +17,9 @@ use crate::seeds::Seeds;
 use crate::worker::keeper::simulated::Keepers;
 use crate::worker::{Profile, Worker, WorkerOptions};
 
-/// How often the hosts take turns.
-const TICK: Duration = Duration::from_millis(1);
+/// How often the hosts take turns, and how fine the network's time is. Each host's own timers
+/// are exact within it. Most of what a seed takes is turns in which nobody has anything to do.
+const TICK: Duration = Duration::from_millis(2);
 
 /// How long a message takes on a good network.
 const LATENCY_MS: [u64; 2] = [1, 5];
@@ -132,6 +133,16 @@ impl Cluster {
             Ok(()) | Err(_) => {}
         }
         self.start(host);
+    }
+
+    /// Stops the hosts that run though their disk is broken: their nodes may be on the way
+    /// down, and it would be too late to start them when they are.
+    pub(super) fn stop_what_fails(&mut self) {
+        for host in self.hosts() {
+            if self.machines.disks(&host).iter().any(SimDisk::is_broken) {
+                self.crash(&host, true);
+            }
+        }
     }
 
     /// Starts a host that was stopped, or that has stopped by itself.

@@ -94,6 +94,11 @@ impl SimDisk {
         self.lock().fails_in.is_some()
     }
 
+    /// Whether it has come to the sync that fails, which the node may know already.
+    pub(super) fn is_broken(&self) -> bool {
+        self.lock().fails_in == Some(0)
+    }
+
     /// Leaves of what was not synced what chance leaves. Nobody may have files open.
     pub(super) fn cut_power(&self) {
         let mut inner = self.lock();

@@ -128,8 +128,10 @@ impl Nemesis {
     /// Puts everything right.
     pub(super) fn heal(&mut self, cluster: &mut Cluster) {
         let now = cluster.sim.elapsed();
+        cluster.stop_what_fails();
         self.faults.iter_mut().for_each(|fault| fault.until = now);
         self.cure_due(cluster, now);
+        cluster.masters.removed().iter().for_each(|host| cluster.replace(host));
         for host in cluster.hosts() {
             cluster.start(&host);
         }

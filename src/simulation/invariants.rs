@@ -17,7 +17,7 @@ pub(super) struct Invariants {
     leaders: BTreeSet<(u64, u64)>,
     /// The hash of the state after each entry.
     states: BTreeMap<u64, u64>,
-    /// What each run of a master has shown last: its term, and what is committed and applied.
+    /// What each process of a master, by its number, has shown last.
     seen: BTreeMap<u64, Seen>,
     ticks: u64,
 }
@@ -34,12 +34,12 @@ impl Invariants {
     pub(super) fn check(&mut self, cluster: &Cluster) -> Result<(), String> {
         self.ticks += 1;
         let nodes = cluster.masters.nodes();
-        self.seen.retain(|id, _| nodes.values().any(|node| node.id() == *id));
         for (name, node) in &nodes {
+            let process = cluster.masters.process(name);
             self.check_leader(name, node)?;
-            self.check_state(name, node, cluster)?;
+            self.check_state(name, node, process, cluster)?;
             if self.ticks.is_multiple_of(LOOK_EVERY) {
-                self.check_progress(name, node)?;
+                self.check_progress(name, node, process)?;
             }
         }
         let furthest = nodes.values().max_by_key(|node| *node.applied().borrow());
@@ -69,9 +69,15 @@ impl Invariants {
     }
 
     /// Entries do not change, and the same entries make the same state.
-    fn check_state(&mut self, name: &str, node: &Node, cluster: &Cluster) -> Result<(), String> {
+    fn check_state(
+        &mut self,
+        name: &str,
+        node: &Node,
+        process: u64,
+        cluster: &Cluster,
+    ) -> Result<(), String> {
         let applied = node.applied().borrow().0;
-        let seen = self.seen.entry(node.id()).or_default();
+        let seen = self.seen.entry(process).or_default();
         if applied == seen.applied {
             return Ok(());
         }
@@ -91,9 +97,9 @@ impl Invariants {
     }
 
     /// Terms and commits never go back while a node runs.
-    fn check_progress(&mut self, name: &str, node: &Node) -> Result<(), String> {
+    fn check_progress(&mut self, name: &str, node: &Node, process: u64) -> Result<(), String> {
         let status = node.status();
-        let seen = self.seen.entry(node.id()).or_default();
+        let seen = self.seen.entry(process).or_default();
         if status.term < seen.term || status.committed_index < seen.committed {
             return Err(format!("{name} goes back from {seen:?} to {status:?}"));
         }

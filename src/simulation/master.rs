@@ -1,6 +1,6 @@
 //! A master: the real node and the real duties of a leader, behind a simulated door.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -59,12 +59,17 @@ pub(super) struct Masters {
 #[derive(Debug)]
 struct Running {
     nodes: BTreeMap<String, Node>,
+    /// The number of the process at each host, running or not, and how many there were.
+    processes: BTreeMap<String, u64>,
+    begun: u64,
     dice: Dice,
     /// Whether clients ask for more.
     is_open: bool,
     /// The first master founds the cluster, once.
     is_founded: bool,
     orders: BTreeMap<String, Order>,
+    /// Where an operator carries one out.
+    operating: BTreeSet<String>,
     /// Hosts whose node was removed from the cluster.
     removed: Vec<String>,
     violations: Vec<String>,
@@ -91,10 +96,13 @@ impl Masters {
     ) -> Self {
         let running = Running {
             nodes: BTreeMap::new(),
+            processes: BTreeMap::new(),
+            begun: 0,
             dice: Dice::new(seed),
             is_open: true,
             is_founded: false,
             orders: BTreeMap::new(),
+            operating: BTreeSet::new(),
             removed: Vec::new(),
             violations: Vec::new(),
         };
@@ -106,9 +114,27 @@ impl Masters {
         self.lock().nodes.clone()
     }
 
-    /// It runs no more: nobody may hold it up.
+    /// The number of the process that runs at a host, or did. Each has a new one.
+    pub(super) fn process(&self, name: &str) -> u64 {
+        self.lock().processes.get(name).copied().unwrap_or_default()
+    }
+
+    fn runs(&self, name: &str, node: &Node) {
+        let mut inner = self.lock();
+        inner.nodes.insert(name.to_owned(), node.clone());
+        inner.begun += 1;
+        let process = inner.begun;
+        inner.processes.insert(name.to_owned(), process);
+    }
+
+    /// It runs no more: nobody may hold it up, and nobody operates it.
     pub(super) fn forget(&self, name: &str) {
-        let gone = self.lock().nodes.remove(name);
+        let mut inner = self.lock();
+        inner.orders.remove(name);
+        inner.operating.remove(name);
+        let gone = inner.nodes.remove(name);
+        // A node that is dropped may call back.
+        drop(inner);
         drop(gone);
     }
 
@@ -121,14 +147,25 @@ impl Masters {
         })
     }
 
-    /// From now on clients ask for nothing new.
+    /// From now on nobody asks for anything new.
     pub(super) fn close(&self) {
-        self.lock().is_open = false;
+        let mut inner = self.lock();
+        inner.is_open = false;
+        inner.orders.clear();
     }
 
     /// Has an operator at `name` do something soon, if it runs.
     pub(super) fn order(&self, name: &str, order: Order) {
-        self.lock().orders.insert(name.to_owned(), order);
+        let mut inner = self.lock();
+        if inner.nodes.contains_key(name) {
+            inner.orders.insert(name.to_owned(), order);
+        }
+    }
+
+    /// Whether nothing is under way that an operator was to do.
+    pub(super) fn are_left_alone(&self) -> bool {
+        let inner = self.lock();
+        inner.orders.is_empty() && inner.operating.is_empty()
     }
 
     /// Hosts whose node was removed since this was asked last.
@@ -166,7 +203,7 @@ impl Masters {
                 return Ok(());
             }
         };
-        self.lock().nodes.insert(name.clone(), node.clone());
+        self.runs(&name, &node);
         let sessions = Arc::new(Sessions::new(node.clone(), self.lease));
         let stop = CancellationToken::new();
         tokio::spawn(leader::run(node.clone(), Arc::clone(&sessions), stop.clone()));
@@ -216,16 +253,23 @@ impl Masters {
     async fn operate(self, name: String, node: Node) {
         loop {
             tokio::time::sleep(OPERATE_EVERY).await;
-            let order = self.lock().orders.remove(&name);
+            let Some(order) = self.take_order(&name) else { continue };
             match order {
-                Some(Order::Transfer) => {
+                Order::Transfer => {
                     drop(node.transfer_leadership(None, OPERATE_DEADLINE).await);
                 }
-                Some(Order::Remove(other)) => self.remove(&node, other).await,
-                Some(Order::Shutdown) => node.shutdown().await,
-                None => {}
+                Order::Remove(other) => self.remove(&node, other).await,
+                Order::Shutdown => node.shutdown().await,
             }
+            self.lock().operating.remove(&name);
         }
+    }
+
+    fn take_order(&self, name: &str) -> Option<Order> {
+        let mut inner = self.lock();
+        let order = inner.orders.remove(name)?;
+        inner.operating.insert(name.to_owned());
+        Some(order)
     }
 
     async fn remove(&self, node: &Node, other: String) {

@@ -22,6 +22,9 @@ const DANGER_MS: std::ops::RangeInclusive<u64> = 10_000..=40_000;
 /// longest task, the longest wait for a retry and the longest lease come to less.
 const STALL_MAX: Duration = Duration::from_secs(30);
 
+/// How long the last order of an operator may take: longer than anybody waits for one.
+const ORDERS_MAX: Duration = Duration::from_secs(10);
+
 /// How long after the first quiet second a cluster that is well may be without a leader.
 const LEADER_MAX: Duration = Duration::from_secs(15);
 
@@ -86,6 +89,11 @@ impl Run {
         }
         cluster.masters.close();
         let mut nemesis = self.nemesis.take().expect("it was set above");
+        nemesis.heal(cluster);
+        self.wait(cluster, ORDERS_MAX, "the end of the last order", |cluster| {
+            cluster.masters.are_left_alone()
+        })?;
+        // What was stopped or removed by an order that was under way.
         nemesis.heal(cluster);
         tracing::info!("all is put right");
         self.wait(cluster, LEADER_MAX, "a leader", |cluster| {

@@ -33,6 +33,8 @@ pub(crate) struct Keepers(Rc<RefCell<Inner>>);
 struct Inner {
     processes: Processes,
     keepers: BTreeMap<String, Keeper>,
+    /// For what the agents say. Kept: at every tick of every machine somebody listens.
+    buffer: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -85,8 +87,8 @@ pub(super) fn connect(dir: &Path) -> Option<io::Result<OwnedFd>> {
 impl Keepers {
     /// From now on agents in this thread find these keepers.
     pub(crate) fn install(processes: Processes) -> Self {
-        let keepers = BTreeMap::new();
-        let this = Self(Rc::new(RefCell::new(Inner { processes, keepers })));
+        let (keepers, buffer) = (BTreeMap::new(), vec![0; MESSAGE_BYTES_MAX]);
+        let this = Self(Rc::new(RefCell::new(Inner { processes, keepers, buffer })));
         KEEPERS.set(Some(this.clone()));
         this
     }
@@ -100,11 +102,11 @@ impl Keepers {
     /// what the clock of a machine shows.
     pub(crate) fn step(&self, elapsed: Duration, boottime: impl Fn(&str) -> Duration) {
         let mut inner = self.0.borrow_mut();
-        let Inner { processes, keepers } = &mut *inner;
+        let Inner { processes, keepers, buffer } = &mut *inner;
         for (host, keeper) in keepers.iter_mut() {
             let nanos = boottime(host).as_nanos();
             let now = BootNs(u64::try_from(nanos).expect("a simulation is short"));
-            keeper.obey(processes, elapsed, now);
+            keeper.obey(buffer, processes, elapsed, now);
             keeper.tick(elapsed, now);
         }
         // One that was told to end, or that nobody needs, does.
@@ -130,10 +132,9 @@ impl Keeper {
         self.agent = Some(agent);
     }
 
-    fn obey(&mut self, processes: &Processes, elapsed: Duration, now: BootNs) {
-        let mut buffer = vec![0; MESSAGE_BYTES_MAX];
+    fn obey(&mut self, buffer: &mut [u8], processes: &Processes, elapsed: Duration, now: BootNs) {
         while let Some(agent) = &self.agent {
-            match sys::receive(agent.as_fd(), &mut buffer) {
+            match sys::receive(agent.as_fd(), buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Ok((0, _)) | Err(_) => self.agent = None,
                 Ok((size, fds)) => {
