@@ -165,6 +165,12 @@ pub(crate) fn dispatch_of(memo: &[u8]) -> Dispatch {
     Memo::decode(memo).expect("an agent wrote it").dispatch
 }
 
+/// The memo of an attempt that a test starts by itself, in a workspace that nobody else has.
+#[cfg(test)]
+pub(crate) fn memo_of(dispatch: Dispatch, workspace: u32) -> Vec<u8> {
+    Memo { dispatch, artifacts: Vec::new(), workspace }.encode()
+}
+
 impl Memo {
     fn encode(&self) -> Vec<u8> {
         let bytes = bincode::serde::encode_to_vec(self, bincode::config::standard());

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::fixture::*;
 use crate::protocol::{FromWorker, ToWorker};
+use crate::worker::attempt::memo_of;
 use crate::worker::keeper::{Invocation, Keeper, Key, Note, Order, Spawn, Term};
 use crate::worker::lease::BootNs;
 use crate::worker::{Worker, WorkerHandle, sys};
@@ -174,6 +175,46 @@ async fn what_ended_while_no_agent_was_there_is_reported_by_the_next() {
     resume(&mut line).await;
     let outputs = Some(Json::new(&json!({ "a": "1" })));
     assert_eq!(outcome_of_script(&mut line).await, Outcome::Succeeded { outputs });
+}
+
+/// An agent is told of an attempt that has ended and of the next one of the same task, which
+/// runs: the end of the first is not taken for the second's, so that it is not begun again.
+/// Seed 21 of the simulation came to that.
+#[tokio::test]
+async fn what_has_ended_of_a_task_does_not_hide_what_runs_of_it() {
+    let token = token();
+    let dir = tempfile::tempdir().unwrap();
+    let [ends, runs_on] = ["ends", "runs-on"].map(|name| dir.path().join(name));
+    let until_there = |file: &Path| format!("until [ -e {} ]; do sleep 0.01; done", file.display());
+    let first = format!("sleep {token} & {}", until_there(&ends));
+    let mut process = WorkerProcess::start(&first, token, 1, Containment::Pidns).await;
+    process.kill();
+    fs::write(&ends, "").unwrap();
+    until("the first attempt has ended", || !process.any_lives()).await;
+
+    // An agent in between, which does not live long enough to have the first one forgotten.
+    let worker_dir = process.dir.path().join("worker");
+    let mut keeper = Keeper::find_or_start(&keeper_program(), &worker_dir).unwrap();
+    while note(&mut keeper).await != Note::Ready {}
+    let second = format!("sleep {} & {}", process.token, until_there(&runs_on));
+    let argv = ["/bin/sh", "-c", &second].map(str::to_owned).to_vec();
+    start(&keeper, 1_000, Epoch(10), argv, memo_of(dispatch(0, 2, 12), 1_000)).await;
+    until("the second attempt runs", || process.sleepers().len() == 1).await;
+    let runs = process.sleepers();
+    drop(keeper);
+
+    let (_worker, mut line) = process.next().await;
+    resume(&mut line).await;
+    assert_eq!(outcome_of_script(&mut line).await, Outcome::Succeeded { outputs: None });
+    // A leader that does not know better asks again, and nothing happens.
+    line.start(task(dispatch(0, 2, 12), "exit 9")).await;
+    line.start(task(dispatch(1, 1, 13), "true")).await;
+    assert_eq!(line.outcome().await, Outcome::Succeeded { outputs: None });
+    assert_eq!(process.sleepers(), runs);
+    fs::write(&runs_on, "").unwrap();
+    let outputs = None;
+    assert_eq!(outcome_of_script(&mut line).await, Outcome::Succeeded { outputs });
+    assert!(!process.any_lives());
 }
 
 /// T7: an agent is killed and does not come back; its tasks end with its lease.
@@ -431,15 +472,17 @@ pub(super) async fn lend(keeper: &Keeper, epoch: u64, deadline: BootNs) {
 
 /// Asks for a task that does nothing.
 pub(super) async fn spawn(keeper: &Keeper, key: u64, epoch: u64) {
-    let (argv, directory) = (vec!["/bin/true".to_owned()], "/".to_owned());
-    let program = Invocation { argv, env: Vec::new(), directory };
-    let (key, epoch, memo) = (Key(key), Epoch(epoch), Vec::new());
+    start(keeper, key, Epoch(epoch), vec!["/bin/true".to_owned()], Vec::new()).await;
+}
+
+/// Asks for a task that does what `argv` says.
+async fn start(keeper: &Keeper, key: u64, epoch: Epoch, argv: Vec<String>, memo: Vec<u8>) {
+    let program = Invocation { argv, env: Vec::new(), directory: "/".to_owned() };
+    let (key, forget) = (Key(key), Vec::new());
     let ((read, write), other) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
     let fds = [write.as_fd(), other.1.as_fd(), read.as_fd(), other.0.as_fd()];
-    keeper
-        .send(&Order::Start(Spawn { key, epoch, program, memo, forget: Vec::new() }), &fds)
-        .await
-        .unwrap();
+    let spawn = Spawn { key, epoch, program, memo, forget };
+    keeper.send(&Order::Start(spawn), &fds).await.unwrap();
 }
 
 /// The keeper of the worker in a directory: it is told that, and it leads a session.
