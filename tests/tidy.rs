@@ -142,6 +142,18 @@ const WALLS: &[Wall] = &[
         why: "the model is a pure function: no clock, chance, disk or network, and maps in order",
     },
     Wall {
+        within: "raft/expression/src/",
+        never: &["std::time::", "std::fs", "std::net", "std::thread", "HashMap", "quorate_"],
+        but: &[],
+        why: "what an expression comes to depends on what it is given and nothing else",
+    },
+    Wall {
+        within: "raft/model/src/",
+        never: &["quorate_expression::"],
+        but: &["raft/model/src/plan/"],
+        why: "apply evaluates nothing: two versions of an engine may differ over a text",
+    },
+    Wall {
         within: "raft/model/src/command/",
         never: &["crate::plan"],
         but: &[],

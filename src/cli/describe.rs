@@ -1,10 +1,12 @@
-//! `describe`: all about a run or a worker, for people.
+//! `describe`: all about a run, a workflow or a worker, for people.
 
 use std::io::{self, Write};
 
 use quorate_api::client::Client;
 use quorate_api::time::Time;
-use quorate_api::view::{ArtifactView, InterventionView, RunView, TaskView, WorkerView};
+use quorate_api::view::{
+    ArtifactView, InterventionView, ParamView, RunView, TaskView, WorkerView, WorkflowView,
+};
 use serde_json::Value;
 
 use super::connect::{self, now_ms};
@@ -17,14 +19,14 @@ use super::{Global, run, span, stdout, worker};
 /// What `quorate describe` is told.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct DescribeArgs {
-    /// Id of a run, a unique part of it, or @last; or worker/ID
+    /// Id of a run, a unique part of it, or @last; or workflow/NAME or worker/ID
     #[arg(default_value = "@last")]
     what: String,
     #[command(flatten)]
     output: OutputArgs,
 }
 
-/// Tells all about a run.
+/// Tells all about a run, a workflow or a worker.
 ///
 /// # Errors
 ///
@@ -33,6 +35,9 @@ pub(super) async fn describe(global: &Global, args: DescribeArgs) -> anyhow::Res
     let client = connect::client(global).await?;
     if args.what.starts_with("worker/") {
         return describe_worker(&client, &args).await;
+    }
+    if let Some(name) = args.what.strip_prefix("workflow/") {
+        return describe_workflow(&client, name, &args).await;
     }
     let id = connect::find_run(&client, &args.what).await?;
     let run = client.run(id).await?;
@@ -49,6 +54,79 @@ pub(super) async fn describe(global: &Global, args: DescribeArgs) -> anyhow::Res
     out.flush()?;
     run::hint_at_logs(&run);
     Ok(Exit::Done)
+}
+
+async fn describe_workflow(
+    client: &Client,
+    name: &str,
+    args: &DescribeArgs,
+) -> anyhow::Result<Exit> {
+    let view = client.workflow(name).await?;
+    let mut out = stdout();
+    if args.output.quiet || !matches!(args.output.format, Format::Table | Format::Wide) {
+        print_one(&mut out, &args.output, &view, now_ms())?;
+    } else {
+        print_workflow(&mut out, &view)?;
+    }
+    out.flush()?;
+    Ok(Exit::Done)
+}
+
+fn print_workflow(out: &mut dyn Write, view: &WorkflowView) -> io::Result<()> {
+    let mut field = |name: &str, value: String| writeln!(out, "{BOLD}{name:<13}{PLAIN}{value}");
+    field("Workflow", format!("{} v{}", view.name, view.version))?;
+    if !view.description.is_empty() {
+        field("Description", view.description.clone())?;
+    }
+    for (name, value) in &view.labels {
+        field("Label", format!("{name}={value}"))?;
+    }
+    field("Time zone", view.timezone.clone())?;
+    for (name, param) in &view.params {
+        field("Param", format!("{name}: {}", takes(param)))?;
+    }
+    for task in &view.tasks {
+        let needs: Vec<String> = task.needs.iter().map(ToString::to_string).collect();
+        let after =
+            if needs.is_empty() { String::new() } else { format!(", after {}", needs.join(", ")) };
+        field("Task", format!("{}: {}{after}", task.id, task.kind))?;
+    }
+    for (name, text) in &view.outputs {
+        field("Output", format!("{name}={text}"))?;
+    }
+    Ok(())
+}
+
+/// What values a parameter takes, in words.
+fn takes(param: &ParamView) -> String {
+    let ParamView {
+        kind,
+        default,
+        choices,
+        pattern,
+        min,
+        max,
+        min_length,
+        max_length,
+        description,
+    } = param;
+    let kind = serde_json::to_value(kind).unwrap_or_default();
+    let choices: Vec<String> = choices.iter().map(plain).collect();
+    let words = [
+        Some(plain(&kind)),
+        (!choices.is_empty()).then(|| format!("one of {}", choices.join(", "))),
+        pattern.as_ref().map(|pattern| format!("matches {pattern}")),
+        min.as_ref().map(|min| format!("from {}", plain(min))),
+        max.as_ref().map(|max| format!("to {}", plain(max))),
+        min_length.map(|min| format!("length from {min}")),
+        max_length.map(|max| format!("length to {max}")),
+        Some(match default {
+            Some(default) => format!("default {}", plain(default)),
+            None => "required".to_owned(),
+        }),
+        Some(description.clone()).filter(|text| !text.is_empty()),
+    ];
+    words.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 async fn describe_worker(client: &Client, args: &DescribeArgs) -> anyhow::Result<Exit> {
@@ -126,6 +204,7 @@ fn print_run(out: &mut dyn Write, run: &RunView, now_ms: u64) -> io::Result<()> 
     let age = span::show(now_ms.saturating_sub(run.created_at.0.0));
     let (created, index) = (run.created_at, run.created_index);
     field("Created", format!("{created} ({age} ago), entry @{index}"))?;
+    field("About", run.logical_time.to_string())?;
     if let Some(took_ms) = run.duration_ms {
         field("Took", span::show(took_ms))?;
     }

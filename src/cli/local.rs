@@ -52,7 +52,8 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     let parsed = document.parse()?;
     let params = args.params.read(&args.more_params, &parsed.definition)?;
     let (source, name) = (document.source, parsed.name.to_string());
-    let start = Start { params, ..Start::of(What::Inline { source, name }) };
+    let logical_time = args.params.logical_time.clone();
+    let start = Start { params, logical_time, ..Start::of(What::Inline { source, name }) };
 
     // Before anything is there that must not be left behind.
     let mut interrupts = Interrupts::new()?;

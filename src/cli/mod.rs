@@ -101,7 +101,7 @@ enum Verb {
     Ls(list::LsArgs),
     /// Print one thing: run/ID, workflow/NAME, worker/ID or task/RUN/ID
     Get(list::GetArgs),
-    /// Tell all about a run, or a worker: worker/ID
+    /// Tell all about a run, a workflow/NAME or a worker/ID
     #[command(visible_alias = "status")]
     Describe(describe::DescribeArgs),
     /// Print what tasks wrote

@@ -59,6 +59,9 @@ pub(super) struct ParamArgs {
         value_parser = super::key_value
     )]
     params: Vec<(String, String)>,
+    /// What the run takes for now, as 2026-11-20 or 2026-11-20T09:30 [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub(super) logical_time: Option<String>,
 }
 
 impl ParamArgs {
@@ -146,6 +149,7 @@ async fn start(client: &Client, args: &SubmitArgs) -> anyhow::Result<Start> {
         what,
         params: args.params.read(&[], &definition)?,
         labels: args.labels.iter().cloned().collect(),
+        logical_time: args.params.logical_time.clone(),
         run_id: None,
         key: args.idempotency_key.clone(),
     })

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use quorate_model::command::{CancelRun, StartRun, WorkflowSource};
 use quorate_model::workflow::{Action, Definition, Retry, TaskDefinition, TriggerRule};
 use quorate_model::{
-    Command, DurationMs, IdempotencyKey, Json, LogIndex, Request, RunId, State, Trigger,
+    Command, DurationMs, IdempotencyKey, Json, LogIndex, Request, RunId, State, Trigger, UnixMs,
 };
 use quorate_raft::{Committed, ProposeError};
 use serde_json::json;
@@ -221,7 +221,8 @@ fn start_run(run: RunId, dice: &mut Dice) -> Request {
     };
     let source = WorkflowSource::Inline { name, definition };
     let (params, labels) = (Json::new(&json!({})), BTreeMap::new());
-    let start = StartRun { run, source, params, labels, trigger: Trigger::Manual };
+    let start =
+        StartRun { run, source, params, labels, trigger: Trigger::Manual, logical_time: UnixMs(0) };
     let key = IdempotencyKey { key: run.to_string(), request_hash: 1 };
     Request { key: Some(key), command: Command::StartRun(Box::new(start)) }
 }

@@ -131,6 +131,57 @@ fn runs_a_file_without_a_server() {
 }
 
 #[test]
+fn a_run_is_about_the_day_that_it_is_told() {
+    let _gate = one_at_a_time();
+    let user = User::new();
+    user.types("quorate run examples/dates.quorate.yaml --logical-time 2028-02-29 -p region=us")
+        .exits(0)
+        .prints("day=2028/02/29\n")
+        .prints("before=2028-02-28\n")
+        .prints("week=2028-02-28 to 2028-03-05\n")
+        .prints("month=202802\n")
+        .prints("month_end=2028-02-29\n")
+        .prints("last_year=2027-02-28\n");
+    // Half an hour before midnight in UTC it is tomorrow in Paris.
+    user.types("quorate run examples/dates.quorate.yaml --logical-time 2026-12-31T23:30:00Z")
+        .exits(0)
+        .prints("day=2027/01/01\n");
+    user.types("quorate run examples/dates.quorate.yaml -p region=uk")
+        .exits(1)
+        .says("the parameter `region` must be one of eu, us");
+    user.types("quorate run examples/dates.quorate.yaml -p day=2027-02-29")
+        .exits(2)
+        .says("-p day=2026-02-28");
+    user.types("quorate run examples/dates.quorate.yaml --logical-time soon")
+        .exits(1)
+        .says("write 2026-11-20");
+}
+
+/// The table in `raft/expression/README.md`.
+#[test]
+fn the_nearer_word_wins() {
+    let _gate = one_at_a_time();
+    let user = User::new();
+    let text = r#"
+params: {of_file: file, given: file, twice: file, made: "${{ params.given }} made"}
+env: {OF_ALL: workflow, OF_ONE: workflow, HOME: workflow}
+tasks:
+  - id: a
+    env: {OF_ONE: task}
+    run: |
+      echo "a=$OF_ALL $OF_ONE $HOME $QUORATE_TASK" >> "$QUORATE_OUTPUT"
+outputs:
+  params: ${{ params.of_file }}, ${{ params.given }}, ${{ params.twice }}, ${{ params.made }}
+  env: ${{ tasks.a.outputs.a }}
+"#;
+    let file = user.file("words.yaml", text);
+    user.types(&format!("quorate run {file} -p given=first -p twice=first -p twice=second"))
+        .exits(0)
+        .prints("params=file, first, second, first made\n")
+        .prints("env=workflow task workflow a\n");
+}
+
+#[test]
 fn exits_as_the_run_did() {
     let _gate = one_at_a_time();
     let user = User::new();
@@ -195,6 +246,17 @@ fn submits_waits_and_tells() {
     let body = user.types(&format!("quorate get run/{run} -o json")).exits(0).out;
     let body: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(body["outputs"]["total"], "184.50");
+    user.types("quorate apply -f examples/dates.quorate.yaml").exits(0);
+    user.types("quorate describe workflow/dates")
+        .exits(0)
+        .prints("Europe/Paris")
+        .prints(
+            "day: date; from 2020-01-01; default ${{ run.logical_time | date }}; The day to load.",
+        )
+        .prints("region: string; one of eu, us; default eu")
+        .prints("report: run, after partitions");
+    user.types("quorate submit dates --logical-time 2028-02-29 -w").exits(0);
+    user.types("quorate describe").exits(0).prints("2028-02-28T23:00:00.000Z");
     drop(server);
     user.types("quorate ls").exits(9);
 }

@@ -35,6 +35,9 @@ pub struct Start {
     pub params: Map<String, Value>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// The point in time that it is about, as a date, a date-time in the zone of the workflow,
+    /// or one with its offset; that of its submission if `None`.
+    pub logical_time: Option<String>,
     /// Its id, if it is to be this one and no other.
     pub run_id: Option<RunId>,
     /// Names the request for repeats of it; one of its own if `None`.
@@ -45,7 +48,8 @@ impl Start {
     /// A run without parameters.
     #[must_use]
     pub fn of(what: What) -> Self {
-        Self { what, params: Map::new(), labels: BTreeMap::new(), run_id: None, key: None }
+        let (params, labels) = (Map::new(), BTreeMap::new());
+        Self { what, params, labels, logical_time: None, run_id: None, key: None }
     }
 }
 
@@ -124,8 +128,11 @@ impl Client {
     ///
     /// See [`Error`].
     pub async fn start(&self, start: &Start) -> Result<Started, Error> {
-        let Start { what, params, labels, run_id, key } = start;
+        let Start { what, params, labels, logical_time, run_id, key } = start;
         let mut body = json!({ "params": params, "labels": labels });
+        if let Some(logical_time) = logical_time {
+            body["logical_time"] = json!(logical_time);
+        }
         if let Some(run_id) = run_id {
             body["run_id"] = json!(run_id);
         }

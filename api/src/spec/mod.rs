@@ -7,9 +7,11 @@
 
 mod arguments;
 mod branch;
+mod default;
 mod diagnostic;
 mod document;
 mod duration;
+mod expression;
 mod name;
 mod needs;
 mod params;
@@ -20,6 +22,7 @@ mod script;
 mod section;
 mod task;
 mod template;
+mod value;
 mod workflow;
 
 use quorate_model::Name;

@@ -2,21 +2,29 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_expression::SyntaxError;
+use quorate_expression::{FILTERS, SyntaxError};
 use quorate_model::Name;
 use quorate_model::workflow::{Param, TaskDefinition};
 
 use super::document::{Node, Style, Value};
 use super::needs::Positions;
 use super::section::{Item, Reader};
-use super::{Code, Diagnostic, Severity, Span, name};
+use super::{Code, Diagnostic, Severity, Span, expression, name};
 
 /// What a template can look up in this release.
 const ROOTS: [&str; 4] = ["params", "run", "tasks", "workflow"];
 
 /// What a later release will offer.
-const LATER_ROOTS: [&str; 8] =
-    ["env", "item", "index", "secrets", "vars", "response", "failure", "success"];
+const LATER_ROOTS: [&str; 6] = ["env", "item", "index", "secrets", "vars", "response"];
+
+/// What there is to know of a task.
+const TASK_FIELDS: [&str; 4] = ["state", "outputs", "exit_code", "started_at"];
+
+/// What there is to know of a run.
+const RUN_FIELDS: [&str; 4] = ["id", "logical_time", "data_interval", "trigger"];
+
+/// The time of the run in the words of Airflow.
+const AIRFLOW_WORDS: [&str; 4] = ["ds", "ds_nodash", "data_interval_start", "data_interval_end"];
 
 /// A text that is a template, to be checked once all tasks are known.
 #[derive(Debug)]
@@ -42,6 +50,8 @@ pub(super) enum Role {
     Condition(usize),
     /// An output of the run.
     Output,
+    /// The default of a parameter.
+    Default,
 }
 
 impl<'n> Reader<'n> {
@@ -80,6 +90,7 @@ pub(super) fn check(reader: &mut Reader<'_>, scope: &Scope<'_>) {
                     check_one(reader, scope, &template, &reference);
                     note_judged(reader, scope, template.role, &reference);
                 }
+                check_filters(reader, &template);
             }
             Err(error) => {
                 let span = span_of_error(reader, &template, &error);
@@ -113,6 +124,26 @@ fn note_judged(reader: &mut Reader<'_>, scope: &Scope<'_>, role: Role, reference
     }
 }
 
+fn check_filters(reader: &mut Reader<'_>, template: &Template<'_>) {
+    let is_bare = template.is_condition() && !template.text.contains("${{");
+    let filters = if is_bare {
+        expression::filters_of(template.text)
+    } else {
+        expression::filters(template.text)
+    };
+    for filter in filters {
+        if FILTERS.contains(&filter) {
+            continue;
+        }
+        let message = format!("there is no filter `{filter}`");
+        let mut found = Diagnostic::new(Severity::Error, Code::UnknownReference, message);
+        found.help = name::nearest(filter, FILTERS.iter().copied())
+            .map(|near| format!("did you mean `{near}`?"));
+        let span = reader.report.locate(template.node.place, filter);
+        reader.report.add(found.at(span, template.pointer.clone()));
+    }
+}
+
 /// The line of the mistake, where the lines of the template are lines of the document.
 fn span_of_error(reader: &Reader<'_>, template: &Template<'_>, error: &SyntaxError) -> Span {
     let span = template.node.place.span;
@@ -128,11 +159,19 @@ fn span_of_error(reader: &Reader<'_>, template: &Template<'_>, error: &SyntaxErr
 
 /// A name that a template looks up: `tasks.load.outputs.rows`, or `tasks["load"]`.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Reference {
+pub(super) struct Reference {
     /// As it stands in the text, to find it there.
     text: String,
     root: String,
     fields: Vec<String>,
+}
+
+impl Reference {
+    /// The parameter that it is, if it is one.
+    pub(super) fn param(self) -> Option<String> {
+        let is_param = self.root == "params";
+        self.fields.into_iter().next().filter(|_| is_param)
+    }
 }
 
 impl Template<'_> {
@@ -151,13 +190,17 @@ impl Template<'_> {
 
     /// The same with those that the engine does not tell.
     fn all(&self, names: BTreeSet<String>) -> BTreeSet<Reference> {
-        let found = if self.is_condition() {
-            subscripts(self.text).into_iter().collect()
+        if self.is_condition() {
+            references(names, subscripts(self.text).into_iter().collect())
         } else {
-            expressions(self.text).flat_map(subscripts).collect()
-        };
-        references(names, found)
+            references_in(names, self.text)
+        }
     }
+}
+
+/// What a text looks up, given the names that the engine finds in it.
+pub(super) fn references_in(names: BTreeSet<String>, text: &str) -> BTreeSet<Reference> {
+    references(names, expressions(text).flat_map(subscripts).collect())
 }
 
 fn references(names: BTreeSet<String>, mut found: BTreeSet<Reference>) -> BTreeSet<Reference> {
@@ -212,8 +255,15 @@ fn check_one(
         ("params", [param, ..]) => check_param(scope, param),
         ("tasks", [id, rest @ ..]) => check_task(scope, template.role, id, rest),
         ("params" | "tasks", []) => Ok(()),
-        ("run", fields) => check_fields("run", fields, &["id"]),
-        ("workflow", fields) => check_fields("workflow", fields, &["name", "version"]),
+        ("run", ["data_interval", rest @ ..]) => {
+            check_fields("run.data_interval", rest, &["start", "end"])
+        }
+        ("run", fields) => check_fields("run", fields, &RUN_FIELDS),
+        ("workflow", fields) if template.role == Role::Default => {
+            check_fields("workflow", fields, &["name", "labels"])
+        }
+        ("workflow", fields) => check_fields("workflow", fields, &["name", "version", "labels"]),
+        (root, _) if AIRFLOW_WORDS.contains(&root) => Ok(()),
         (root, _) => check_root(scope, template.text, root),
     };
     let span = |reader: &Reader<'_>| reader.report.locate(template.node.place, &reference.text);
@@ -226,13 +276,19 @@ fn check_one(
         found.help = help;
         let found = found.at(span(reader), template.pointer.clone());
         reader.report.add(found);
-    } else if matches!(template.role, Role::Script(_)) && can_inject(reference) {
+    } else if matches!(template.role, Role::Script(_))
+        && can_inject(reference)
+        && expression::without_quoted(template.text).contains(&reference.text)
+    {
         let field = fields.last().copied().unwrap_or("value");
         let variable = field.to_ascii_uppercase().replace('-', "_");
         let text = &reference.text;
         let message =
             format!("the value of `{text}` becomes part of the script, and can run as code");
-        let help = format!("pass it through `env: {{{variable}: ...}}` and use \"${variable}\"");
+        let help = format!(
+            "pass it through `env: {{{variable}: ...}}` and use \"${variable}\", or say \
+             `{text} | shell_quote`"
+        );
         let found = Diagnostic::new(Severity::Warning, Code::ScriptInjection, message);
         let found = found.with_help(help).at(span(reader), template.pointer.clone());
         reader.report.add(found);
@@ -241,8 +297,10 @@ fn check_one(
 
 /// Whether someone else says what the value is.
 fn can_inject(reference: &Reference) -> bool {
-    let is_state = reference.fields.get(1).is_some_and(|field| field == "state");
-    matches!(reference.root.as_str(), "params" | "tasks") && !is_state
+    let is_state = reference.fields.get(1).is_some_and(|field| field != "outputs");
+    let is_label =
+        reference.root == "workflow" && reference.fields.first().is_some_and(|f| f == "labels");
+    matches!(reference.root.as_str(), "params" | "tasks") && !is_state || is_label
 }
 
 /// Why a reference leads nowhere.
@@ -275,13 +333,22 @@ fn check_task(scope: &Scope<'_>, role: Role, id: &str, rest: &[&str]) -> Result<
         return Err(Wrong::new(format!("there is no task `{id}`"), Some(near_task(scope, id))));
     };
     if let [field, ..] = rest {
-        check_fields("tasks.ID", &[field], &["outputs", "state"])?;
+        check_fields("tasks.ID", &[field], &TASK_FIELDS)?;
+        let kind = scope.tasks[position].action.kind();
+        if *field == "outputs" && matches!(kind, "noop" | "switch") {
+            let message = format!("`{id}` is a {kind}: it puts nothing out");
+            return Err(Wrong::new(message, None));
+        }
     }
     let reader = match role {
         Role::Output => return Ok(()),
         Role::WorkflowEnv => {
             let message = format!("`tasks.{id}` cannot be known in the `env` of all tasks");
             return Err(Wrong::new(message, Some("set it in the `env` of one task".to_owned())));
+        }
+        Role::Default => {
+            let message = format!("`tasks.{id}` cannot be known when the run starts");
+            return Err(Wrong::new(message, Some("a default is set before any task".to_owned())));
         }
         Role::Env(task) | Role::Script(task) | Role::Shell(task) | Role::Condition(task) => task,
     };

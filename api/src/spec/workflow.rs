@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use quorate_expression::Zone;
 use quorate_model::Name;
 use quorate_model::workflow::validate::{ENV_BYTES_MAX, TASKS_MAX};
 use quorate_model::workflow::{Definition, OnFailure, TaskDefinition};
@@ -30,6 +31,7 @@ const FILE: Schema = Schema {
         "labels",
         "params",
         "env",
+        "timezone",
         "timeout",
         "on_failure",
         "defaults",
@@ -49,6 +51,8 @@ const FILE: Schema = Schema {
         ("script", "run"),
         ("timeout_sec", "timeout"),
         ("timeout-minutes", "timeout"),
+        ("time_zone", "timezone"),
+        ("tz", "timezone"),
         ("runs-on", "runs_on"),
         ("handler_on", "hooks"),
     ],
@@ -96,7 +100,11 @@ pub(super) fn read<'n>(
     let text = |reader: &mut Reader<'n>, key| fields.get(key).and_then(|item| reader.text(item));
     let description = text(reader, "description").unwrap_or("").to_owned();
     let env = fields.get("env").map(|item| reader.env(item, Role::WorkflowEnv)).unwrap_or_default();
-    let params = fields.get("params").map(|item| params::read(reader, item)).unwrap_or_default();
+    let timezone = fields.get("timezone").and_then(|item| timezone(reader, item));
+    let timezone = timezone.map(str::to_owned);
+    let zone = timezone.as_deref().and_then(Zone::named).unwrap_or_default();
+    let params = fields.get("params").map(|item| params::read(reader, item, &zone));
+    let params = params.unwrap_or_default();
     let defaults = fields.get("defaults").map(|item| defaults(reader, item)).unwrap_or_default();
     let (drafts, mut tasks) = tasks(reader, &fields, &defaults);
     check_env(reader, &env, &drafts, &tasks);
@@ -120,9 +128,21 @@ pub(super) fn read<'n>(
     let source = source.to_owned();
     #[rustfmt::skip]
     let definition = Definition {
-        description, labels, params, env, timeout, on_failure, tasks, outputs, source,
+        description, labels, params, env, timezone, timeout, on_failure, tasks, outputs, source,
     };
     Some((name?, definition))
+}
+
+/// Where the days of its runs begin.
+fn timezone<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>) -> Option<&'n str> {
+    let text = reader.fixed(item)?;
+    if Zone::named(text).is_some() {
+        return Some(text);
+    }
+    let message = format!("there is no time zone {text:?}");
+    let help = "zones go by their IANA names, as `Europe/Paris` or `Asia/Shanghai`";
+    reader.report.error_with_help(Code::BadValue, item.node.place, &item.path, message, help);
+    None
 }
 
 fn file_name<'n>(

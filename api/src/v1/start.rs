@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use axum::Json as Body;
 use axum::http::{HeaderValue, StatusCode, header};
+use jiff::Timestamp;
+use quorate_expression::{Context, RunFacts, Zone};
 use quorate_model::command::{StartRun, WorkflowSource};
 use quorate_model::workflow::Definition;
-use quorate_model::{Command, Json, Name, Reply, RunId, State, Trigger};
-use serde_json::{Map, Value};
+use quorate_model::{Command, Name, Reply, RunId, State, Trigger, UnixMs};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::document::{Document, refused};
@@ -31,7 +33,7 @@ const INLINE_NAME: &str = "inline";
 /// `POST /v1/workflows/{name}/runs`: of a workflow that was put before.
 pub(super) async fn stored(At(name): At<Name>, write: Write) -> Answered {
     write.call.query(&[])?;
-    let mut fields = write.fields(&["params", "labels", "run_id", "version"])?;
+    let mut fields = write.fields(&["params", "labels", "logical_time", "run_id", "version"])?;
     let version: Option<u32> = fields.take("version")?;
     let wish = Wish::of(&mut fields)?;
     // To name a workflow means the one that is there now, wherever this node is in the log.
@@ -39,7 +41,7 @@ pub(super) async fn stored(At(name): At<Name>, write: Write) -> Answered {
     let command = match find(&write, &name, version) {
         Ok((version, definition)) => {
             let source = WorkflowSource::Stored { name: name.clone(), version };
-            wish.command(&write, source, &definition).await
+            wish.command(&write, source, &name, &definition).await
         }
         Err(failure) => Err(failure),
     };
@@ -69,7 +71,7 @@ pub(super) async fn inline(write: Write) -> Answered {
     let (document, wish) = match write.format()? {
         Format::Yaml => (Document::of(&write, Some(or_inline(name))).await?, Wish::default()),
         Format::Json => {
-            let known = ["workflow", "name", "params", "labels", "run_id"];
+            let known = ["workflow", "name", "params", "labels", "logical_time", "run_id"];
             let mut fields = write.fields(&known)?;
             let name = fields.take("name")?.or(name);
             let tree: Value = fields.need("workflow")?;
@@ -82,7 +84,7 @@ pub(super) async fn inline(write: Write) -> Answered {
     let definition = Arc::new(definition);
     let said = Definition::clone(&definition);
     let source = WorkflowSource::Inline { name: name.clone(), definition: said };
-    let command = wish.command(&write, source, &definition).await;
+    let command = wish.command(&write, source, &name, &definition).await;
     commit(&write, command, name, warnings).await
 }
 
@@ -95,6 +97,8 @@ fn or_inline(name: Option<String>) -> String {
 struct Wish {
     params: Map<String, Value>,
     labels: BTreeMap<Name, String>,
+    /// Read in the zone of the workflow, once it is known.
+    logical_time: Option<String>,
     run: Option<RunId>,
 }
 
@@ -108,7 +112,8 @@ impl Wish {
             return Err(invalid("labels", format!("a value has at most {LABEL_BYTES_MAX} bytes")));
         }
         let params = fields.take("params")?.unwrap_or_default();
-        Ok(Self { params, labels, run: fields.take("run_id")? })
+        let logical_time = fields.take("logical_time")?;
+        Ok(Self { params, labels, logical_time, run: fields.take("run_id")? })
     }
 
     /// Checks the wish against the workflow and what there is.
@@ -116,10 +121,10 @@ impl Wish {
         self,
         write: &Write,
         source: WorkflowSource,
+        workflow: &Name,
         definition: &Definition,
     ) -> Result<Command, Failure> {
-        let Self { params, labels, run } = self;
-        let params: Json = spec::resolve_params(definition, params).map_err(refused)?;
+        let Self { params, labels, logical_time, run } = self;
         if let Some(run) = run {
             // The log knows the live runs; only the edge looks into the history.
             write.call.edge.backend.catch_up().await?;
@@ -130,10 +135,33 @@ impl Wish {
         }
         let mut all = definition.labels.clone();
         all.extend(labels);
-        let run = run.unwrap_or_else(|| RunId(Uuid::now_v7()));
-        let trigger = Trigger::Manual;
-        Ok(Command::StartRun(Box::new(StartRun { run, source, params, labels: all, trigger })))
+        let (run, trigger) = (run.unwrap_or_else(|| RunId(Uuid::now_v7())), Trigger::Manual);
+        let zone = definition.timezone.as_deref().and_then(Zone::named).unwrap_or_default();
+        let logical_time = match logical_time {
+            Some(text) => zone.unix_ms(&text).map(UnixMs).ok_or_else(|| {
+                let wanted = "write 2026-11-20, 2026-11-20T09:30 or 2026-11-20T09:30:00Z";
+                invalid("logical_time", format!("{text:?} is no point in time; {wanted}"))
+            })?,
+            None => now(),
+        };
+        let mut context = Context::default();
+        context.set_run(&RunFacts {
+            id: run.to_string(),
+            trigger: trigger.to_string(),
+            logical_time_ms: logical_time.0,
+            zone,
+        });
+        // Not its version: one that comes along gets it from the log.
+        context.set("workflow", &json!({"name": workflow, "labels": definition.labels}));
+        let params = spec::resolve_params(definition, &params, context).map_err(refused)?;
+        let start = StartRun { run, source, params, labels: all, trigger, logical_time };
+        Ok(Command::StartRun(Box::new(start)))
     }
+}
+
+/// The clock of this node: what a run is about, if nobody says.
+fn now() -> UnixMs {
+    UnixMs(u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0))
 }
 
 async fn commit(

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use quorate_model::plan::render_outputs;
 use quorate_model::workflow::Definition;
 use quorate_model::{
-    Name, Retired, Run, RunEnd, RunId, RunStatus, RunStop, Task, TaskEnd, TaskStatus, Trigger,
+    Name, Retired, Run, RunEnd, RunId, RunStatus, RunStop, Task, TaskEnd, TaskStatus,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -193,6 +193,8 @@ pub struct RunView {
     pub trigger: String,
     /// For filters.
     pub labels: BTreeMap<Name, String>,
+    /// The point in time that it is about.
+    pub logical_time: Time,
     /// When it was submitted.
     pub created_at: Time,
     /// When its first attempt was assigned.
@@ -240,8 +242,9 @@ impl RunView {
             pause: run.pause.as_ref().map(PauseView::of),
             interventions: Vec::new(),
             reason,
-            trigger: trigger(&run.trigger).to_owned(),
+            trigger: run.trigger.to_string(),
             labels: run.labels.clone(),
+            logical_time: Time(run.logical_time),
             created_at: Time(run.created.at),
             started_at: run.tasks.iter().filter_map(first_assigned_at).min().map(Time),
             ended_at,
@@ -281,12 +284,6 @@ fn stop(status: &RunStatus) -> (bool, Option<String>) {
         RunStop::Failed { task } => Some(format!("task {task} failed")),
     });
     (stopping, reason)
-}
-
-fn trigger(trigger: &Trigger) -> &'static str {
-    match trigger {
-        Trigger::Manual => "manual",
-    }
 }
 
 fn failed_tasks(run: &Run, definition: &Definition) -> Vec<Name> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use quorate_expression::ZONE_DEFAULT;
 use quorate_model::workflow::{
     Action, Definition, OnLost, Param, ParamKind, Retry, RetryCause, Switch, TaskDefinition,
     TriggerRule, Version, Workflow,
@@ -81,6 +82,8 @@ pub struct WorkflowView {
     pub params: BTreeMap<Name, ParamView>,
     /// For every task.
     pub env: BTreeMap<String, String>,
+    /// Where the days of its runs begin: an IANA name.
+    pub timezone: String,
     /// How long a run may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<String>,
@@ -118,6 +121,7 @@ impl WorkflowView {
             labels: said.labels.clone(),
             params: params.collect(),
             env: said.env.clone(),
+            timezone: said.timezone.as_deref().unwrap_or(ZONE_DEFAULT).to_owned(),
             timeout,
             timeout_ms,
             tasks: said.tasks.iter().map(|task| TaskDefinitionView::of(task, said)).collect(),
@@ -146,14 +150,43 @@ pub struct ParamView {
     /// Its value where a run gives none; without one, a run must.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default: Option<Value>,
+    /// The values that it takes, where it takes only some.
+    #[serde(default, rename = "enum", skip_serializing_if = "Vec::is_empty")]
+    pub choices: Vec<Value>,
+    /// A regular expression that a whole text must match.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<String>,
+    /// The least number, or the earliest time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<Value>,
+    /// The greatest number, or the latest time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<Value>,
+    /// The least number of characters, items or entries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_length: Option<u32>,
+    /// The greatest number of characters, items or entries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_length: Option<u32>,
     /// For people.
     pub description: String,
 }
 
 impl From<&Param> for ParamView {
     fn from(param: &Param) -> Self {
-        let default = param.default.as_ref().map(Json::value);
-        Self { kind: param.kind, default, description: param.description.clone() }
+        let Param { kind, default, rules, description } = param;
+        let value = |json: &Option<Json>| json.as_ref().map(Json::value);
+        Self {
+            kind: *kind,
+            default: value(default),
+            choices: rules.choices.iter().map(Json::value).collect(),
+            pattern: rules.pattern.clone(),
+            min: value(&rules.min),
+            max: value(&rules.max),
+            min_length: rules.length_min,
+            max_length: rules.length_max,
+            description: description.clone(),
+        }
     }
 }
 

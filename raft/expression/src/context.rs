@@ -5,10 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use minijinja::value::{Enumerator, Object, Serde, Value as Item};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::time::Zone;
 
 /// Where the engine's own functions find what they need. No expression can say these names.
 pub(crate) const OUTCOME: &str = "@outcome";
+pub(crate) const ZONE: &str = "@zone";
 
 /// The names that an expression may look up, with their values. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +36,38 @@ pub enum Outcome {
     Failure,
 }
 
+/// What an expression may know of the run that it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunFacts {
+    /// Its id.
+    pub id: String,
+    /// What started it, in a word.
+    pub trigger: String,
+    /// The point in time that it is about, in milliseconds since 1970.
+    pub logical_time_ms: u64,
+    /// Where its days begin.
+    pub zone: Zone,
+}
+
 impl Context {
+    /// Sets `run`, and the words that Airflow has for its time.
+    pub fn set_run(&mut self, facts: &RunFacts) {
+        let RunFacts { id, trigger, logical_time_ms, zone } = facts;
+        let time = zone.date_time(*logical_time_ms);
+        // A run that no schedule started is about a point in time.
+        let interval = json!({"start": time, "end": time});
+        let run = json!({
+            "id": id, "trigger": trigger, "logical_time": time, "data_interval": interval,
+        });
+        self.set("run", &run);
+        self.set("data_interval_start", &time.clone().into());
+        self.set("data_interval_end", &time.clone().into());
+        let day = time.split('T').next().unwrap_or_default();
+        self.set("ds", &day.into());
+        self.set("ds_nodash", &day.replace('-', "").into());
+        self.insert(ZONE, Item::from_object(zone.clone()));
+    }
+
     /// Sets a name to a value.
     pub fn set(&mut self, name: &'static str, value: &Value) {
         self.insert(name, Item::from(Serde(value)));

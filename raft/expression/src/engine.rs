@@ -75,12 +75,8 @@ pub fn evaluate(text: &str, context: &Context) -> Result<Value, ExpressionError>
         return render(text, context).map(Value::String);
     };
     let value = value_of(expression, context)?;
-    let value = serde_json::to_value(&value).map_err(|error| {
-        let reason = format!("comes to {}, which is no value: {error}", value.kind());
-        ExpressionError::Failed { reason }
-    })?;
-    bounded(value.to_string().len())?;
-    Ok(value)
+    let text = filter::json(&value).map_err(|error| failed(&error, BTreeSet::new))?;
+    Ok(serde_json::from_str(&text).expect("it was written as JSON"))
 }
 
 /// Whether a condition holds: an expression, with or without `${{ }}` around it, that comes to
@@ -98,8 +94,11 @@ pub fn evaluate_condition(text: &str, context: &Context) -> Result<bool, Express
         "nothing".to_owned()
     } else if value.kind() == ValueKind::String {
         format!("the text {:?}", value.to_string())
+    } else if value.is_number() {
+        format!("the number {value}")
     } else {
-        format!("the {} {value}", value.kind())
+        // Not the value itself: it may be small only until it is written.
+        format!("a {}", value.kind())
     };
     if shown.len() > VALUE_SHOWN_MAX {
         shown.truncate(shown.floor_char_boundary(VALUE_SHOWN_MAX));
@@ -279,6 +278,12 @@ mod tests {
         assert_eq!(rendered("${{ params.day | upper }} ${{ 1 + 1 }}").unwrap(), "MONDAY 2");
         assert_eq!(rendered("a\n${{ params['day'] }}\n").unwrap(), "a\nmonday\n");
         assert_eq!(rendered("${{ '<&>' }}").unwrap(), "<&>", "nothing is escaped");
+        assert_eq!(rendered("${{ params.yes }} ${{ 1 > 2 }}").unwrap(), "true false");
+        assert_eq!(
+            rendered("${{ params.list }} ${{ {'a': none} }}").unwrap(),
+            r#"["a","b"] {"a":null}"#
+        );
+        assert_eq!(rendered("<${{ params.none }}>").unwrap(), "<>");
     }
 
     #[test]
@@ -297,6 +302,10 @@ mod tests {
             "${% set x = namespace(v='xx') %}${% for i in range(60) %}${% set x.v = x.v ~ x.v %}${% endfor %}${{ 1 }}",
             "${% macro f() %}${{ f() }}${% endmacro %}${{ f() }}",
             "${{ params.long ~ params.long }}",
+            "${{ [params.long] * 1000 }}",
+            "${{ ([params.long] * 1000) | json }}",
+            "${{ ([params.long] * 1000) | shell_quote }}",
+            "${{ ([params.long] * 1000) | date }}",
         ] {
             assert!(rendered(text).is_err(), "{text}");
             assert!(evaluate(text, &context()).is_err(), "{text}");
@@ -341,6 +350,7 @@ mod tests {
         assert_eq!(holds("params.n"), Err(format!("comes to the number 3, {other}")));
         assert_eq!(holds("params.none"), Err(format!("comes to nothing, {other}")));
         assert!(holds("params.long").unwrap_err().len() < 200);
+        assert_eq!(holds("params.list"), Err(format!("comes to a sequence, {other}")));
         assert_eq!(holds("params.gone"), Err("undefined value among params.gone".to_owned()));
         assert_eq!(holds("params.gone > 1"), Err("undefined value among params.gone".to_owned()));
         assert!(holds("params.n = 3").is_err() && holds("").is_err() && holds("1 2").is_err());
@@ -361,6 +371,7 @@ mod tests {
         assert_eq!(quoted, r#"'it'\''s $(a) "test"'"#);
         assert_eq!(rendered("${{ params.list | shell_quote }}").unwrap(), r#"'["a","b"]'"#);
         assert_eq!(rendered("${{ params.n | shell_quote }}").unwrap(), "'3'");
+        assert_eq!(rendered("${{ params.yes | shell_quote }}").unwrap(), "'true'");
         assert!(rendered("${{ params.none | shell_quote }}").is_err());
         assert!(rendered("${{ 'a\\0b' | shell_quote }}").is_err());
     }

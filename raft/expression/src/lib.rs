@@ -7,15 +7,20 @@
 //! Nothing here may be called while the log is applied: two versions of a template engine may
 //! differ over a text. Whoever decides evaluates, and what it came to goes into the log.
 
+mod calendar;
 mod context;
 mod engine;
 mod filter;
+mod pattern;
+mod time;
 
-pub use context::{Context, Lookup, Outcome};
+pub use context::{Context, Lookup, Outcome, RunFacts};
 pub use engine::{
     EXPRESSION_BYTES_MAX, FUEL, RENDERED_BYTES_MAX, SyntaxError, evaluate, evaluate_condition,
     is_template, references, references_of_condition, render,
 };
+pub use filter::FILTERS;
+pub use time::{ZONE_DEFAULT, Zone, read_date, read_date_time};
 
 /// Why an expression does not evaluate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -28,6 +28,9 @@ pub struct Run {
     pub labels: BTreeMap<Name, String>,
     /// What started it.
     pub trigger: Trigger,
+    /// The point in time that it is about: what its expressions take for now. That of its
+    /// submission, unless whoever submitted it said otherwise.
+    pub logical_time: UnixMs,
     /// When it was submitted, and by which entry.
     pub created: Mark,
     /// The entry that last changed it or a task of it.
@@ -105,6 +108,14 @@ pub enum RunEnd {
 pub enum Trigger {
     /// A request by a person or a program.
     Manual,
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Manual => "manual",
+        })
+    }
 }
 
 impl Run {

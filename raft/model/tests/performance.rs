@@ -46,7 +46,7 @@ impl Bench {
         let source = WorkflowSource::Inline { name: notation::name("w"), definition };
         let (run, params) = (RunId(Uuid::from_u128(run)), Json::new(&json!({"day": "monday"})));
         let (labels, trigger) = ([].into(), Trigger::Manual);
-        let start = StartRun { run, source, params, labels, trigger };
+        let start = StartRun { run, source, params, labels, trigger, logical_time: UnixMs(0) };
         self.apply(vec![Command::StartRun(Box::new(start))]);
     }
 

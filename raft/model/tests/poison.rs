@@ -37,7 +37,14 @@ fn start_with(run: RunId, definition: Definition, params: &str) -> Command {
     let source = WorkflowSource::Inline { name: notation::name("w"), definition };
     let params = Json::new(&serde_json::from_str(params).expect("JSON"));
     let (labels, trigger) = ([].into(), Trigger::Manual);
-    Command::StartRun(Box::new(StartRun { run, source, params, labels, trigger }))
+    Command::StartRun(Box::new(StartRun {
+        run,
+        source,
+        params,
+        labels,
+        trigger,
+        logical_time: UnixMs(0),
+    }))
 }
 
 fn register(lease: u64) -> Command {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use quorate_model::command::{CancelRun, PutWorkflow, StartRun, WorkflowSource};
 use quorate_model::workflow::{Action, Definition, TaskDefinition};
-use quorate_model::{Command, IdempotencyKey, Json, LogIndex, Request, RunId, Trigger};
+use quorate_model::{Command, IdempotencyKey, Json, LogIndex, Request, RunId, Trigger, UnixMs};
 use quorate_raft::{Committed, Node, OpenError, Options, ProposeError, Start, ask_to_join, codec};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -268,7 +268,15 @@ pub(crate) fn start_run(run: RunId, workflow: &str) -> Request {
     let source = WorkflowSource::Inline { name, definition: definition("") };
     let params = Json::new(&serde_json::json!({}));
     let (labels, trigger) = (BTreeMap::new(), Trigger::Manual);
-    Command::StartRun(Box::new(StartRun { run, source, params, labels, trigger })).into()
+    Command::StartRun(Box::new(StartRun {
+        run,
+        source,
+        params,
+        labels,
+        trigger,
+        logical_time: UnixMs(0),
+    }))
+    .into()
 }
 
 pub(crate) fn cancel(run: RunId) -> Request {

@@ -9,7 +9,7 @@ use super::put_workflow::put;
 use super::{Rejection, Reply};
 use crate::state::{Output, State};
 use crate::workflow::{Definition, DefinitionId};
-use crate::{Event, Json, Name, Run, RunId, RunStatus, Task, Trigger, settle};
+use crate::{Event, Json, Name, Run, RunId, RunStatus, Task, Trigger, UnixMs, settle};
 
 /// The parameters and labels of a run may take this many bytes together: they stay in memory
 /// while it lives.
@@ -32,6 +32,9 @@ pub struct StartRun {
     pub labels: BTreeMap<Name, String>,
     /// What started it.
     pub trigger: Trigger,
+    /// The point in time that it is about, as the caller's clock has it or the user wants it:
+    /// parameters were completed with it.
+    pub logical_time: UnixMs,
 }
 
 /// The workflow that a run executes.
@@ -55,7 +58,7 @@ pub enum WorkflowSource {
 
 impl StartRun {
     pub(super) fn apply(self, state: &mut State, output: &mut Output) -> Result<Reply, Rejection> {
-        let Self { run, source, params, labels, trigger } = self;
+        let Self { run, source, params, labels, trigger, logical_time } = self;
         if state.runs.contains_key(&run) {
             return Err(Rejection::RunExists { run });
         }
@@ -76,8 +79,9 @@ impl StartRun {
         let pause = state.workflows.get(&workflow).and_then(|found| found.pause.clone());
         #[rustfmt::skip]
         let new = Run {
-            workflow, version, definition, params, labels, trigger, created, changed: created,
-            status, pause, timed_from: created.at, interventions: Vec::new(), tasks, tasks_open,
+            workflow, version, definition, params, labels, trigger, logical_time, created,
+            changed: created, status, pause, timed_from: created.at, interventions: Vec::new(),
+            tasks, tasks_open,
         };
         state.runs.insert(run, Arc::new(new));
         settle::set_run_timeout(state, run);

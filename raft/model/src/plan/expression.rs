@@ -8,12 +8,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use quorate_expression::{
-    Context, ExpressionError, Lookup, Outcome, RENDERED_BYTES_MAX, is_template,
+    Context, ExpressionError, Lookup, Outcome, RENDERED_BYTES_MAX, RunFacts, ZONE_DEFAULT, Zone,
+    is_template,
 };
 use serde_json::{Value, json};
 
 use crate::workflow::{Action, Definition};
-use crate::{Json, Rendered, Run, RunId, State, TaskEnd, TaskId, TaskStatus};
+use crate::{
+    Json, Outcome as Ended, Rendered, Run, RunId, State, Task, TaskEnd, TaskId, TaskStatus, UnixMs,
+};
 
 /// Why a template of a task does not evaluate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,7 +50,7 @@ impl Rendering {
         if !texts.any(is_template) && !is_template(params.as_str()) {
             return Ok(None);
         }
-        let renderer = self.renderer(definition, id.run, run);
+        let renderer = self.renderer(definition, id.run, run)?;
         let mut pass = Pass { renderer, bytes: 0 };
         let mut env = BTreeMap::new();
         for (name, text) in definition.env.iter().chain(&task.env) {
@@ -67,19 +70,24 @@ impl Rendering {
         text: &str,
     ) -> Result<bool, TemplateError> {
         let Some(run) = state.runs().get(&id.run) else { return Ok(false) };
-        let renderer = self.renderer(state.definition(run.definition), id.run, run);
+        let renderer = self.renderer(state.definition(run.definition), id.run, run)?;
         let failed = |reason| TemplateError { place: place.to_owned(), reason };
         let mut context = renderer.context.clone();
         context.set_outcome(outcome(state, id));
         quorate_expression::evaluate_condition(text, &context).map_err(failed)
     }
 
-    fn renderer(&mut self, definition: &Arc<Definition>, id: RunId, run: &Arc<Run>) -> &Renderer {
+    fn renderer(
+        &mut self,
+        definition: &Arc<Definition>,
+        id: RunId,
+        run: &Arc<Run>,
+    ) -> Result<&Renderer, TemplateError> {
         let renderer = match self.latest.take_if(|(of, _)| *of == id) {
             Some((_, renderer)) => renderer,
-            None => Renderer::new(definition, id, run),
+            None => Renderer::new(definition, id, run)?,
         };
-        &self.latest.insert((id, renderer)).1
+        Ok(&self.latest.insert((id, renderer)).1)
     }
 }
 
@@ -97,9 +105,10 @@ fn outcome(state: &State, id: TaskId) -> Outcome {
 /// those of a task that was skipped, are left out.
 #[must_use]
 pub fn render_outputs(definition: &Arc<Definition>, id: RunId, run: &Arc<Run>) -> Json {
-    let renderer = Renderer::new(definition, id, run);
+    let renderer = Renderer::new(definition, id, run).ok();
     let outputs = definition.outputs.iter().filter_map(|(name, text)| {
-        let value = Pass { renderer: &renderer, bytes: 0 }.text(name.as_str(), text).ok()?;
+        let renderer = renderer.as_ref()?;
+        let value = Pass { renderer, bytes: 0 }.text(name.as_str(), text).ok()?;
         Some((name.to_string(), Value::String(value)))
     });
     Json::new(&Value::Object(outputs.collect()))
@@ -111,15 +120,31 @@ struct Renderer {
 }
 
 impl Renderer {
-    fn new(definition: &Arc<Definition>, id: RunId, run: &Arc<Run>) -> Self {
-        let tasks = Tasks { definition: Arc::clone(definition), run: Arc::clone(run) };
+    fn new(definition: &Arc<Definition>, id: RunId, run: &Arc<Run>) -> Result<Self, TemplateError> {
+        // Another version of the program took it for one.
+        let name = definition.timezone.as_deref().unwrap_or(ZONE_DEFAULT);
+        let zone = Zone::named(name).ok_or_else(|| TemplateError {
+            place: "timezone".to_owned(),
+            reason: ExpressionError::Failed {
+                reason: format!("this node knows no time zone {name:?}"),
+            },
+        })?;
+        let tasks =
+            Tasks { definition: Arc::clone(definition), run: Arc::clone(run), zone: zone.clone() };
         let mut context = Context::default();
         context.set("params", &run.params.value());
-        context.set("run", &json!({"id": id.to_string()}));
-        let workflow = json!({"name": run.workflow.as_str(), "version": run.version});
+        context.set_run(&RunFacts {
+            id: id.to_string(),
+            trigger: run.trigger.to_string(),
+            logical_time_ms: run.logical_time.0,
+            zone,
+        });
+        let labels = &definition.labels;
+        let version = run.version;
+        let workflow = json!({"name": run.workflow, "version": version, "labels": labels});
         context.set("workflow", &workflow);
         context.set_lookup("tasks", Arc::new(tasks));
-        Self { context }
+        Ok(Self { context })
     }
 }
 
@@ -166,14 +191,39 @@ impl Pass<'_> {
 struct Tasks {
     definition: Arc<Definition>,
     run: Arc<Run>,
+    zone: Zone,
 }
 
 impl Lookup for Tasks {
     fn get(&self, id: &str) -> Option<Value> {
         let task = self.run.tasks.get(self.definition.position(id)?)?;
         let outputs = task.outputs.as_ref().map_or_else(|| json!({}), Json::value);
-        Some(json!({"state": word(&task.status), "outputs": outputs}))
+        let (assigned_at, exit_code) = last_attempt(task);
+        Some(json!({
+            "state": word(&task.status),
+            "outputs": outputs,
+            "exit_code": exit_code,
+            "started_at": assigned_at.map(|at| self.zone.date_time(at.0)),
+        }))
     }
+}
+
+/// When the last attempt of a task was assigned, and the code that its process ended with.
+fn last_attempt(task: &Task) -> (Option<UnixMs>, Option<i32>) {
+    if let Some(flight) = task.flight() {
+        return (Some(flight.assigned_at), None);
+    }
+    let Some(last) = task.attempts.last() else { return (None, None) };
+    let code = match last.outcome {
+        Ended::Succeeded { .. } => Some(0),
+        Ended::Exited { code } => Some(code),
+        Ended::Signalled { .. }
+        | Ended::Broken { .. }
+        | Ended::Stopped
+        | Ended::Returned
+        | Ended::Lost => None,
+    };
+    (Some(last.assigned_at), code)
 }
 
 /// A status without what changes from one try to the next.

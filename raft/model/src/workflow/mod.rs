@@ -67,6 +67,8 @@ pub struct Definition {
     pub params: BTreeMap<Name, Param>,
     /// For every task. Values may be templates.
     pub env: BTreeMap<String, String>,
+    /// Where its days begin: an IANA name, checked by whoever made this. `None` is UTC.
+    pub timezone: Option<String>,
     /// How long a run may take before it is killed.
     pub timeout: Option<DurationMs>,
     /// What a failure means for the tasks that it does not concern.
@@ -108,9 +110,29 @@ pub struct Param {
     /// What values it takes.
     pub kind: ParamKind,
     /// Its value where the run gives none. Without one, a run must.
+    /// Strings in it may be templates over the run and other parameters.
     pub default: Option<Json>,
+    /// What a value must keep besides. Checked before the log, like the type.
+    pub rules: Rules,
     /// For people.
     pub description: String,
+}
+
+/// What the values of a parameter must keep besides their type.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Rules {
+    /// The values that it takes; any, if empty.
+    pub choices: Vec<Json>,
+    /// A regular expression that a whole text must match.
+    pub pattern: Option<String>,
+    /// The least number, or the earliest time.
+    pub min: Option<Json>,
+    /// The greatest number, or the latest time.
+    pub max: Option<Json>,
+    /// The least number of characters, items or entries.
+    pub length_min: Option<u32>,
+    /// The greatest number of characters, items or entries.
+    pub length_max: Option<u32>,
 }
 
 /// The type of a parameter.
@@ -125,6 +147,10 @@ pub enum ParamKind {
     Float,
     /// `true` or `false`.
     Bool,
+    /// A day, as `2026-02-28`.
+    Date,
+    /// A point in time, as `2026-02-28T02:30:00+01:00`.
+    Datetime,
     /// A list of anything.
     List,
     /// A mapping of names to anything.
@@ -262,5 +288,5 @@ mod tests {
         assert_ne!(definition.id(), id);
     }
 
-    const ID_OF_NOTHING: u128 = 122_075_924_844_911_267_878_365_491_214_637_603_903;
+    const ID_OF_NOTHING: u128 = 130_706_357_065_364_965_337_644_198_429_077_306_147;
 }

@@ -73,7 +73,14 @@ fn with_run(definition: Definition, value: &str) -> State {
     let (labels, trigger) = ([].into(), Trigger::Manual);
     let params = Json::new(&json!({"value": value, "list": [1, "two", {"three": null}]}));
     let run = RunId(Uuid::from_u128(1));
-    let start = Command::StartRun(Box::new(StartRun { run, source, params, labels, trigger }));
+    let start = Command::StartRun(Box::new(StartRun {
+        run,
+        source,
+        params,
+        labels,
+        trigger,
+        logical_time: UnixMs(0),
+    }));
     let requests = vec![Command::RegisterWorker(register).into(), start.into()];
     let applied = state.apply(LogIndex(2), Entry { proposed_at: UnixMs(0), requests });
     assert!(applied.answers.iter().all(|answer| answer.reply.is_ok()), "{:?}", applied.answers);

@@ -139,7 +139,14 @@ impl<'p> Course<'p> {
         let definition = definition(plans);
         let source = WorkflowSource::Inline { name: notation::name("w"), definition };
         let (params, labels) = (Json::new(&json!({})), [].into());
-        let start = StartRun { run: RUN, source, params, labels, trigger: Trigger::Manual };
+        let start = StartRun {
+            run: RUN,
+            source,
+            params,
+            labels,
+            trigger: Trigger::Manual,
+            logical_time: UnixMs(0),
+        };
         course.propose(Command::StartRun(Box::new(start)));
         course
     }

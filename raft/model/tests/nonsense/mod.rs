@@ -10,7 +10,7 @@ use quorate_model::command::{
 use quorate_model::{
     Attempt, Command, Containment, Dispatch, DurationMs, Effect, Epoch, FencingToken,
     IdempotencyKey, Json, LeaseEnd, Outcome, Registration, Request, RunId, State, Task, TaskId,
-    TaskStatus, Trigger, Usage, Verdict, WorkerId,
+    TaskStatus, Trigger, UnixMs, Usage, Verdict, WorkerId,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -117,7 +117,14 @@ impl Nonsense {
             WorkflowSource::Stored { name, version: self.small() }
         };
         let params = Json::new(&json!({}));
-        StartRun { run: self.run(), source, params, labels: [].into(), trigger: Trigger::Manual }
+        StartRun {
+            run: self.run(),
+            source,
+            params,
+            labels: [].into(),
+            trigger: Trigger::Manual,
+            logical_time: UnixMs(0),
+        }
     }
 
     /// One that is ready, or any at all.

@@ -3,7 +3,8 @@
 //! ```text
 //! put NAME LINE [timeout=MS] [on_failure=stop] [expect=VERSION] [TASK=SCRIPT]...   workflows, as in `notation`
 //! delete NAME
-//! start RUN NAME [LINE] [version=N] [params=JSON] [LABEL=VALUE]...  LINE: comes along inline
+//! start RUN NAME [LINE] [version=N] [params=JSON] [about=MS] [LABEL=VALUE]...
+//!                                          LINE: comes along inline; about: logical time
 //! cancel RUN [REASON]
 //! pause RUN|WORKFLOW [BY] [REASON] · resume RUN|WORKFLOW [BY] [REASON]
 //! register [WORKER] [last=EPOCH] [slots=N] [lease=MS] [containment=C] [LABEL=VALUE]...

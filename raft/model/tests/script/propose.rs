@@ -16,7 +16,7 @@ use quorate_model::workflow::{Definition, OnFailure};
 use quorate_model::{
     Answer, Applied, Attempt, Command, Containment, Dispatch, DurationMs, Effect, Epoch, Event,
     FencingToken, IdempotencyKey, Json, LeaseEnd, Name, Outcome as Ended, Registration, Reply,
-    Request, Trigger, Usage, Verdict, WorkerId,
+    Request, Trigger, UnixMs, Usage, Verdict, WorkerId,
 };
 use serde_json::json;
 
@@ -150,8 +150,10 @@ impl Script {
             Some(bytes) => Json::new(&json!("x".repeat(bytes - 2))),
             None => Json::new(&serde_json::from_str(args.take_key("params").unwrap_or("{}"))?),
         };
+        let logical_time = UnixMs(take(args, "about")?.unwrap_or_default());
         let labels = labels(args)?;
-        Ok(StartRun { run, source, params, labels, trigger: Trigger::Manual })
+        let trigger = Trigger::Manual;
+        Ok(StartRun { run, source, params, labels, trigger, logical_time })
     }
 
     fn assign(&self, args: &mut Args<'_>) -> Outcome<AssignTask> {

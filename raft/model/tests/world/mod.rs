@@ -150,8 +150,14 @@ impl World {
         let definition = dag::any(&mut self.dice);
         let source = WorkflowSource::Inline { name: notation::name("w"), definition };
         let (params, labels, trigger) = (Json::new(&json!({})), [].into(), Trigger::Manual);
-        let command =
-            Command::StartRun(Box::new(StartRun { run, source, params, labels, trigger }));
+        let command = Command::StartRun(Box::new(StartRun {
+            run,
+            source,
+            params,
+            labels,
+            trigger,
+            logical_time: UnixMs(0),
+        }));
         let key = Some(IdempotencyKey { key: format!("k{number}"), request_hash: 1 });
         self.clients.push(Client { run, request: Request { key, command }, answered: false });
         self.send(&Proposal::Start { client: self.clients.len() - 1 });
