@@ -427,6 +427,45 @@ fn the_readme_names_nothing_that_is_not_there() {
     assert_none(missing.map(|path| format!("README.md names {path}, which is not there")));
 }
 
+/// Every name that a test can have: of functions, of the modules that hold them, of scripts.
+fn names_of_tests() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for path in files() {
+        let path = relative(&path);
+        names.extend(path.split(['/', '.']).map(str::to_owned));
+    }
+    for source in sources() {
+        let functions = source.text.split("fn ").skip(1);
+        let named = functions.filter_map(|rest| rest.split(['(', '<']).next());
+        names.extend(named.map(str::to_owned));
+    }
+    names
+}
+
+/// Every test that the account of what is shown names is there. A name ends in `*` or dots where
+/// it stands for several, or is long.
+#[test]
+fn the_account_of_reliability_names_no_test_that_is_not_there() {
+    const WORDS_OF_A_TEST: usize = 5;
+    let text = fs::read_to_string(root().join("RELIABILITY.md")).expect("there is an account");
+    let quoted = text.split('`').skip(1).step_by(2).flat_map(str::split_whitespace);
+    let is_name = |word: &&str| {
+        let letter = |c: char| c.is_ascii_alphanumeric() || "_:*…".contains(c);
+        let is_long = word.split('_').count() >= WORDS_OF_A_TEST;
+        word.chars().all(letter) && (word.contains("::") || is_long)
+    };
+    let names = names_of_tests();
+    let is_there = |word: &&str| {
+        let last = word.trim_end_matches("::").rsplit("::").next().unwrap_or_default();
+        match last.strip_suffix(['*', '…']) {
+            Some(start) => names.iter().any(|name| name.starts_with(start)),
+            None => names.contains(last),
+        }
+    };
+    let missing: BTreeSet<&str> = quoted.filter(is_name).filter(|word| !is_there(word)).collect();
+    assert_none(missing.into_iter().map(|word| format!("RELIABILITY.md: there is no {word}")));
+}
+
 /// A name that is a number says nothing when it fails.
 #[test]
 fn tests_are_named_for_what_they_claim() {

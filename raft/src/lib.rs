@@ -45,6 +45,8 @@ pub mod types;
 #[doc(hidden)] // for the tests of this crate
 pub mod wal;
 
+use quorate_model::mutant;
+
 pub use audit::{Audit, audit};
 pub use error::{HistoryError, JoinError, OpenError, ProposeError};
 pub use history::{History, HistoryQuery, LIST_RUNS_MAX};

@@ -325,6 +325,8 @@ async fn propose(
         return;
     }
     let entry = entry_of(replica.log_time(), &groups);
+    #[cfg(mutant)]
+    let groups = answer_early(replica, &entry, groups);
     let (responder, answered) = ProgressResponder::complete_only();
     proposals.counters.entries.fetch_add(1, Ordering::Relaxed);
     // In this very term only: what was checked above must hold when the entry is appended.
@@ -367,13 +369,32 @@ fn answer(
     };
     let index = LogIndex(written.log_id.index);
     proposals.counters.committed.fetch_add(written.data.len() as u64, Ordering::Relaxed);
-    let mut answers = written.data.into_iter();
+    hand_out(groups, index, written.data);
+}
+
+/// Gives each group its part of the answers to an entry.
+fn hand_out(groups: Vec<Group>, index: LogIndex, answers: Vec<Answer>) {
+    let mut answers = answers.into_iter();
     for group in groups {
         let own = answers.by_ref().take(group.requests.len());
         let committed = own.map(|answer| Committed { index, answer }).collect();
         // Whoever waited may be gone.
         let _ = group.answer.send(Ok(committed));
     }
+}
+
+/// The fault: says what an entry would come to before a quorum has it. Nobody is left to be
+/// answered later.
+#[cfg(mutant)]
+fn answer_early(replica: &Replica, entry: &LogEntry, groups: Vec<Group>) -> Vec<Group> {
+    if !quorate_model::mutant::is("M9") {
+        return groups;
+    }
+    let mut guess = replica.with_state(quorate_model::State::clone);
+    let index = LogIndex(guess.applied().0 + 1);
+    let entry = codec::decode_entry(entry).expect("it was encoded here");
+    hand_out(groups, index, guess.apply(index, entry).answers);
+    Vec::new()
 }
 
 fn fail(groups: Vec<Group>, error: &ProposeError) {

@@ -13,7 +13,9 @@ use futures_util::{Stream, TryStreamExt};
 use openraft::alias::SnapshotOf;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use quorate_model::{Answer, Applied, Effect, Event, LogIndex, RunId, State, UnixMs};
+use quorate_model::{
+    Answer, Applied, Effect, Entry, Event, LogIndex, RunId, State, UnixMs, mutant,
+};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
@@ -179,6 +181,9 @@ impl Replica {
                  this node"
             ))
         })?;
+        let is_faulty = mutant::is("M12");
+        let proposed_at = if is_faulty { self.clock.now(UnixMs(0)) } else { entry.proposed_at };
+        let entry = Entry { proposed_at, ..entry };
         let mut live = self.write();
         live.advance(id);
         // An invariant that does not hold stops the node in an orderly way.

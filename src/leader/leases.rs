@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate_model::{DurationMs, Epoch, WorkerId};
+use quorate_model::{DurationMs, Epoch, WorkerId, mutant};
 use tokio::time::Instant;
 
 /// How much slower a worker's clock may run than the leader's, as a part of 100.
@@ -38,13 +38,22 @@ struct Lease {
 impl Lease {
     fn ends_at(&self) -> Instant {
         let margin = (self.span / 5).clamp(KILL_MARGIN_MIN, KILL_MARGIN_MAX);
-        self.heard_at + self.span * (100 + DRIFT_PERCENT) / 100 + margin
+        let drift_percent = if mutant::is("M8") { 0 } else { DRIFT_PERCENT };
+        self.heard_at + self.span * (100 + drift_percent) / 100 + margin
     }
 }
 
 impl Leases {
-    /// Takes a worker as heard just now: at its registration, and for all workers when a term
-    /// begins, since nobody knows what the last leader granted.
+    /// Takes over the workers that are there when a term begins, as heard just now: nobody knows
+    /// what the last leader granted.
+    pub(super) fn take_over(&mut self, live: &[(WorkerId, Epoch, DurationMs)], now: Instant) {
+        let age = if mutant::is("M2") { Duration::from_secs(60) } else { Duration::ZERO };
+        for &(worker, epoch, span) in live {
+            self.begin(worker, epoch, span, now.checked_sub(age).unwrap_or(now));
+        }
+    }
+
+    /// Takes a worker as heard just now, at its registration.
     pub(super) fn begin(&mut self, worker: WorkerId, epoch: Epoch, span: DurationMs, now: Instant) {
         let span = Duration::from_millis(span.0);
         self.heard.insert(worker, Lease { epoch, span, heard_at: now, ending: false });
@@ -53,7 +62,7 @@ impl Leases {
     /// Grants a renewal that was received at `received_at`, unless the lease is ending.
     pub(super) fn renew(&mut self, worker: WorkerId, epoch: Epoch, received_at: Instant) -> bool {
         match self.heard.get_mut(&worker) {
-            Some(lease) if lease.epoch == epoch && !lease.ending => {
+            Some(lease) if lease.epoch == epoch && (!lease.ending || mutant::is("M21")) => {
                 lease.heard_at = lease.heard_at.max(received_at);
                 true
             }
@@ -110,6 +119,14 @@ mod tests {
         let end = now + Duration::from_millis(12_100);
         assert!(leases.take_due(end - Duration::from_millis(1)).is_empty());
         assert_eq!(leases.take_due(end), [(W, E)]);
+    }
+
+    #[test]
+    fn a_new_leader_waits_for_all_that_others_may_have_granted() {
+        let now = Instant::now();
+        let mut leases = Leases::default();
+        leases.take_over(&[(W, E, LEASE)], now);
+        assert!(leases.take_due(now + Duration::from_millis(12_099)).is_empty());
     }
 
     #[test]

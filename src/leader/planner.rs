@@ -38,6 +38,10 @@ pub(super) async fn run(node: Node, sessions: Arc<Sessions>, term: u64, stop: Ca
             continue;
         }
         let requests: Vec<Request> = commands.into_iter().map(Request::from).collect();
+        #[cfg(mutant)]
+        if quorate_model::mutant::is("M7") {
+            sessions.anticipate(&requests);
+        }
         if let Err(error) = node.propose_as(term, requests, DEADLINE).await {
             debug!(%error, "the plan could not be committed");
             tokio::time::sleep(RETRY_AFTER).await;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use quorate_api::client::{Client, Start, What};
 use quorate_model::command::ReportTask;
 use quorate_model::{Containment, Dispatch, Epoch, Outcome, Usage, WorkerId};
-use quorate_raft::ClusterId;
 use quorate_raft::codec::{self, Service};
+use quorate_raft::{ClusterId, Member, Status};
 
 use super::{Farewell, Server};
 use crate::config::Overrides;
@@ -111,21 +111,54 @@ async fn r10_what_has_ended_is_not_started_again_for_one_that_resumes() {
     server.shutdown(Farewell::Return).await;
 }
 
+/// Waits until the node sees itself and its cluster so.
+async fn wait_until(server: &Server, holds: impl Fn(&Status) -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !holds(&server.node.status()) {
+        assert!(tokio::time::Instant::now() < deadline, "{:?}", server.node.status());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Gives the cluster a second voter, which goes at once: one is no quorum then.
+async fn lose_quorum(server: &Server) {
+    let dir = tempfile::tempdir().unwrap();
+    let other = node(&dir, Some(&address(server))).await;
+    let is_voter = |member: &&Member| member.voter;
+    wait_until(server, |status| status.members.iter().filter(is_voter).count() == 2).await;
+    other.shutdown(Farewell::Return).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r2_r5_a_leader_without_a_quorum_renews_nothing_and_orders_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = node(&dir, None).await;
+    let (mut line, ..) = register(&address(&server)).await;
+    // A task that is ready waits for room on the worker alone.
+    line.outgoing.send(FromWorker::DiskFull(true)).await.unwrap();
+    line.outgoing.send(FromWorker::Renew { sent_at: 1, heard: None }).await.unwrap();
+    assert_eq!(next(&mut line).await, Some(ToWorker::Renewed { sent_at: 1 }));
+    let client = Client::new([server.url()]).unwrap();
+    let (source, name) = ("run: echo".to_owned(), "w".to_owned());
+    client.start(&Start::of(What::Inline { source, name })).await.unwrap();
+    lose_quorum(&server).await;
+    line.outgoing.send(FromWorker::DiskFull(false)).await.unwrap();
+    line.outgoing.send(FromWorker::Renew { sent_at: 2, heard: None }).await.unwrap();
+    wait_until(&server, |status| !status.quorate).await;
+    while let Ok(said) = line.incoming.try_recv() {
+        assert!(matches!(said, ToWorker::NotLeader { .. }), "without a quorum it says {said:?}");
+    }
+    server.shutdown(Farewell::Return).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r10_a_leader_without_a_quorum_answers_no_resume() {
-    let (dir, other_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let dir = tempfile::tempdir().unwrap();
     let server = node(&dir, None).await;
     let at = address(&server);
     let (mut line, worker, epoch) = register(&at).await;
     let running = started(&server, &mut line).await;
-    let other = node(&other_dir, Some(&at)).await;
-    let client = Client::new([server.url()]).unwrap();
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while client.members().await.unwrap().iter().filter(|member| member.voter).count() < 2 {
-        assert!(tokio::time::Instant::now() < deadline, "the second node gets no vote");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    other.shutdown(Farewell::Return).await;
+    lose_quorum(&server).await;
     // Whether it knows yet that it leads nobody or does not: it must not say that it does.
     let mut line = greet(&at, FromWorker::Resume { worker, epoch }).await;
     match next(&mut line).await {

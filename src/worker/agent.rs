@@ -14,7 +14,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_model::{Containment, Dispatch, DurationMs, Outcome, StopReason, TaskId, Usage};
+use quorate_model::{
+    Containment, Dispatch, DurationMs, Outcome, StopReason, TaskId, Usage, mutant,
+};
 use quorate_raft::machine;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -219,7 +221,7 @@ impl Agent {
             tracing::info!(%dispatch, %refusal, "not started");
             return;
         }
-        if self.knows(&dispatch) {
+        if self.knows(&dispatch) && !mutant::is("M24") {
             tracing::debug!(%dispatch, "already started");
             return;
         }

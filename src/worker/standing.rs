@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use quorate_model::{Dispatch, Epoch};
+use quorate_model::{Dispatch, Epoch, mutant};
 
 use super::keeper::{Line, Order, Term};
 use super::lease::{BootNs, Lease, Refusal};
@@ -72,6 +72,9 @@ impl Standing {
     pub(crate) fn revoke(&self) -> io::Result<()> {
         let mut inner = self.lock();
         inner.lease = None;
+        if mutant::is("M23") {
+            return Ok(());
+        }
         inner.keeper.as_ref().map_or(Ok(()), |keeper| keeper.send(&Order::Revoke))
     }
 

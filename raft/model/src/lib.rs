@@ -10,6 +10,7 @@ mod id;
 mod intervention;
 mod invariants;
 mod keys;
+pub mod mutant;
 pub mod plan;
 mod rule;
 mod run;

@@ -107,6 +107,7 @@ pub struct State {
     /// What falls due, soonest first. Each has its reason in the state and goes with it, so
     /// that a day's timeout of a task that took a second does not stay for the day.
     pub(crate) timers: BTreeSet<(UnixMs, Timer)>,
+    #[cfg_attr(mutant, serde(serialize_with = "Keys::serialize_unless_forgotten"))]
     keys: Keys,
 }
 

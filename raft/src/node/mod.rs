@@ -5,7 +5,7 @@ mod inner;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_model::{Event, LogIndex, Request, State, UnixMs};
+use quorate_model::{Event, LogIndex, Request, State, UnixMs, mutant};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
@@ -110,6 +110,9 @@ impl Node {
     /// catch up; [`ProposeError::DiskFull`] if it did not because it has no room for what is
     /// new. Then it can still answer with what it has.
     pub async fn catch_up(&self, deadline: Duration) -> Result<LogIndex, ProposeError> {
+        if mutant::is("M20") {
+            return Ok(*self.inner.replica.applied.borrow());
+        }
         let until = Instant::now() + deadline;
         let index = match self.ask_leader(&What::ReadIndex, until).await {
             Ok(Told::Index(index)) => index,

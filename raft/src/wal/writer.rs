@@ -16,6 +16,7 @@ use super::index::{Index, Place};
 use super::record::{Entry, Position, Record};
 use super::segment::{self, Frame, HEAD_BYTES, Head, Owner};
 use super::state::LogState;
+use crate::mutant;
 use crate::storage::{Storage, is_full, never_again};
 
 /// How far the file is filled with zeros ahead of the log, in bytes: then a sync writes the
@@ -178,7 +179,11 @@ impl Writer {
 
     /// Syncs the frame that was written last.
     fn sync(&mut self, pending: &Pending) -> io::Result<()> {
-        never_again(self.segment.file.sync())?;
+        let is_vote = pending.state.ballot != self.state.ballot;
+        let is_faulty = if is_vote { mutant::is("M10") } else { mutant::is("M11") };
+        if !is_faulty {
+            never_again(self.segment.file.sync())?;
+        }
 
         let Segment { number, end, .. } = self.segment;
         self.segment.end += pending.frame.size() as u64;

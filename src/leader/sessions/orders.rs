@@ -40,6 +40,11 @@ impl Sessions {
     /// Tells a worker to start or stop, if it is connected. If it is not, it will be told
     /// when it comes, or lose its lease.
     pub(super) fn order(&self, effect: &Effect) {
+        self.order_by(effect, |dispatch| self.node.with_state(|state| start_task(state, dispatch)));
+    }
+
+    /// The same, with what `about` says of a task that is to start.
+    fn order_by(&self, effect: &Effect, about: impl FnOnce(Dispatch) -> Option<StartTask>) {
         let (Effect::Start(dispatch) | Effect::Stop(dispatch, _)) = *effect;
         let session = self.open().sessions.get(&dispatch.worker).cloned();
         let Some(session) = session.filter(|session| session.epoch == dispatch.epoch) else {
@@ -47,15 +52,24 @@ impl Sessions {
         };
         let order = match *effect {
             Effect::Stop(dispatch, reason) => Some(ToWorker::Stop { dispatch, reason }),
-            Effect::Start(dispatch) => {
-                let task = self.node.with_state(|state| start_task(state, dispatch));
-                task.map(|task| ToWorker::Start(Box::new(task)))
-            }
+            Effect::Start(dispatch) => about(dispatch).map(|task| ToWorker::Start(Box::new(task))),
         };
         let Some(order) = order else { return };
         if session.outgoing.try_send(order).is_err() {
             warn!(worker = %dispatch.worker, "worker is too far behind; cut off to begin anew");
             session.end.cancel();
+        }
+    }
+
+    /// The fault: gives the orders that a plan would come to, before it is in the log.
+    #[cfg(mutant)]
+    pub(in crate::leader) fn anticipate(&self, requests: &[quorate_model::Request]) {
+        let mut guess = self.node.with_state(State::clone);
+        let (proposed_at, requests) = (guess.now(), requests.to_vec());
+        let index = quorate_model::LogIndex(guess.applied().0 + 1);
+        let applied = guess.apply(index, quorate_model::Entry { proposed_at, requests });
+        for effect in &applied.effects {
+            self.order_by(effect, |dispatch| start_task(&guess, dispatch));
         }
     }
 }

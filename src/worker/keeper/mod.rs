@@ -41,7 +41,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 
-use quorate_model::{Containment, DurationMs};
+use quorate_model::{Containment, DurationMs, mutant};
 
 use super::lease::BootNs;
 use super::sys::{self, Children, KillTimer, Poll};
@@ -265,13 +265,15 @@ impl Loop {
         let now = sys::boottime();
         let is_over = |(old, phase): (Term, Phase)| phase == Phase::Over || over_at(&old) <= now;
         let is_revival = self.term.is_some_and(|old| old.0.epoch == new.epoch && is_over(old));
-        if is_revival || over_at(&new) <= now {
+        if (is_revival && !mutant::is("M21")) || over_at(&new) <= now {
             // It holds as far as the agent knows, by a moment: it must not go on like that.
             return self.tell(&Note::Over { epoch: new.epoch });
         }
         self.term = Some((new, Phase::Holds));
         // Set before anything starts under it; the kernel does the rest.
-        self.kill_timer.set(Some(new.deadline)).expect("a timer takes any instant");
+        if !mutant::is("M1") {
+            self.kill_timer.set(Some(new.deadline)).expect("a timer takes any instant");
+        }
     }
 
     fn revoke(&mut self) {
@@ -285,7 +287,9 @@ impl Loop {
         let (key, now) = (spawn.key, sys::boottime());
         self.cells.forget(&spawn.forget);
         let holds = |(term, phase): (Term, Phase)| {
-            term.epoch == spawn.epoch && phase != Phase::Over && now < over_at(&term)
+            let is_own = term.epoch == spawn.epoch || mutant::is("M4");
+            let is_over = phase == Phase::Over || over_at(&term) <= now;
+            is_own && (!is_over || mutant::is("M3"))
         };
         let refused = if self.term.is_some_and(holds) {
             self.cells.start(spawn, pipes).err().map(|error| error.to_string())

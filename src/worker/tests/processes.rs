@@ -412,6 +412,26 @@ async fn a_later_agent_does_not_go_on_under_a_registration_that_was_given_up() {
     last.end().await;
 }
 
+/// And it is not in the hands of the keeper any more by the time that it is said: an agent that
+/// is killed in that moment is followed by one that asks the keeper.
+#[tokio::test]
+async fn what_a_worker_says_that_it_gives_back_its_keeper_does_not_hold() {
+    let (mut world, mut line) = World::registered(LONG).await;
+    let worker = world.worker.take().unwrap();
+    let stopping = tokio::spawn(worker.stop(Duration::ZERO));
+    // The first word may be overtaken by the last, where nothing runs.
+    let mut said = line.next().await;
+    if said == Some(FromWorker::Leaving) {
+        said = line.next().await;
+    }
+    assert_eq!(said, Some(FromWorker::Release));
+    let mut next = Keeper::find_or_start(&keeper_program(), &world.worker_dir()).unwrap();
+    let welcome = note(&mut next).await;
+    assert!(matches!(welcome, Note::Welcome { term: None, .. }), "{welcome:?}");
+    drop((next, line));
+    stopping.await.unwrap();
+}
+
 /// Ten thousand tasks leave nothing behind: no process, no descriptor, no memory worth a word.
 #[tokio::test]
 async fn a_keeper_does_not_grow_with_what_it_starts() {

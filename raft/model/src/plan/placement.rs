@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::expression::Rendering;
 use crate::command::{AssignTask, FailTask};
-use crate::{Command, Rendered, State, TaskId, Worker, WorkerId};
+use crate::{Command, Rendered, State, TaskId, Worker, WorkerId, mutant};
 
 /// Assignments decided at once: what fits into one entry with room for their templates.
 pub const ASSIGNMENTS_MAX: usize = 500;
@@ -50,6 +50,14 @@ fn bytes(rendered: &Rendered) -> usize {
     rendered.params.as_str().len() + env.sum::<usize>()
 }
 
+/// Orders workers that are equal otherwise: the oldest first, the same every time.
+fn in_order(id: WorkerId) -> u64 {
+    if mutant::is("M13") {
+        return std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), id);
+    }
+    id.0
+}
+
 /// What is left to give out.
 struct Free {
     /// Only workers that have some.
@@ -73,7 +81,9 @@ impl Free {
         // time.
         holders
             .filter(|(_, _, holder)| holder.has_labels(wanted))
-            .max_by_key(|&(slots, id, holder)| (slots, Reverse(holder.running.len()), Reverse(id)))
+            .max_by_key(|&(slots, id, holder)| {
+                (slots, Reverse(holder.running.len()), Reverse(in_order(id)))
+            })
             .map(|(_, id, holder)| (id, holder))
     }
 
