@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quorate_api::backend::{
-    Backend, Chunk, Cluster, Committed, FinishedQuery, Join, Joined, Member, ProposeError, Read,
-    ReadError, Storage, StoreError,
+    Agreement, Backend, Chunk, Cluster, Committed, FinishedQuery, Join, Joined, Member,
+    ProposeError, Read, ReadError, Storage, StoreError,
 };
 use quorate_model::{
     AttemptRecord, Event, Flight, LogIndex, Request, Retired, RunId, State, Task, WorkerId,
@@ -163,6 +163,7 @@ impl Backend for NodeBackend {
             quorate: status.quorate,
             members: status.members.into_iter().map(member).collect(),
             storage: storage(status.storage),
+            agreement: agreement(status.agreement),
         }
     }
 
@@ -203,6 +204,13 @@ fn storage(status: quorate_raft::StorageStatus) -> Storage {
         bytes_free: status.usage.bytes_free,
         sync_max_ms: u64::try_from(longest).unwrap_or(u64::MAX),
     }
+}
+
+fn agreement(agreement: quorate_raft::Agreement) -> Agreement {
+    let quorate_raft::Agreement { index, difference } = agreement;
+    let different_at = difference.as_ref().map(|difference| difference.index);
+    let different = difference.map(|difference| difference.nodes).unwrap_or_default();
+    Agreement { index, different, different_at }
 }
 
 fn member(member: quorate_raft::Member) -> Member {

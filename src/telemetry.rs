@@ -107,6 +107,16 @@ fn read(node: &Node, sessions: &Sessions) -> Vec<Reading> {
         gauge("raft_committed_index", "Last committed entry", number(status.committed_index)),
         gauge("raft_applied_index", "Last applied entry", number(status.applied_index)),
         gauge("raft_snapshot_index", "Last entry in a snapshot", number(status.snapshot_index)),
+        gauge(
+            "state_equal_index",
+            "Last entry after which a quorum had this state",
+            number(status.agreement.index),
+        ),
+        gauge(
+            "state_different_voters",
+            "Voters with another state after the same entry",
+            length(status.agreement.difference.map_or(0, |found| found.nodes.len())),
+        ),
         gauge("raft_members", "Nodes of the cluster", length(status.members.len())),
         gauge("raft_purged_index", "Last entry cut off the log", number(status.purged_index)),
         gauge("proposals_queued", "Requests that wait", number(status.proposals.queued)),

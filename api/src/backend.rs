@@ -158,6 +158,20 @@ pub struct Cluster {
     pub members: Vec<Member>,
     /// How the disk of this node is doing.
     pub storage: Storage,
+    /// Whether the other voters have the state of this node.
+    pub agreement: Agreement,
+}
+
+/// Whether the voters have made one state of one log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agreement {
+    /// The last entry after which a quorum of them had the state of this node; 0 if none yet.
+    pub index: u64,
+    /// Those that had another when states were last compared.
+    pub different: Vec<u64>,
+    /// The entry after which they did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub different_at: Option<u64>,
 }
 
 /// How the disk of a node is doing.

@@ -45,6 +45,12 @@ pub(crate) enum What {
     },
     /// Whether whoever is asked, leader or not, has room to lead.
     Room,
+    /// The digest of the state after an entry, as `kind` of program makes it. Whoever is asked
+    /// answers, leader or not.
+    Digest {
+        index: LogIndex,
+        kind: String,
+    },
 }
 
 /// What the leader answers.
@@ -56,6 +62,8 @@ pub(crate) enum Told {
     Done,
     /// Some of the history; none if there is no more.
     Records(Vec<Record>),
+    /// The digest, if it is kept there.
+    Digest(Option<u64>),
 }
 
 /// The connection to whoever is asked; opened when needed, kept while the same is asked.

@@ -5,6 +5,7 @@
 extern crate self as quorate_raft;
 
 mod acknowledged;
+mod agreement;
 mod audit;
 mod clock;
 pub mod codec;
@@ -47,6 +48,7 @@ pub mod wal;
 
 use quorate_model::mutant;
 
+pub use agreement::{Agreement, Difference};
 pub use audit::{Audit, audit};
 pub use error::{HistoryError, JoinError, OpenError, ProposeError};
 pub use history::{History, HistoryQuery, LIST_RUNS_MAX};

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::ClusterId;
+use crate::agreement::watch_agreement;
 use crate::error::OpenError;
 use crate::identity::{Identity, IdentityError};
 use crate::leadership::watch_leadership;
@@ -46,8 +47,8 @@ pub(crate) async fn open(options: Options) -> Result<Node, OpenError> {
     };
     let log_state = log.get_log_state().await;
     let purged = log_state.map_err(|e| OpenError::Storage(e.to_string()))?.last_purged_log_id;
-    let dir = options.dir.clone();
-    let replica = blocking(move || Replica::open(&dir, storage, purged)).await?;
+    let (dir, digest_every) = (options.dir.clone(), options.digest_every);
+    let replica = blocking(move || Replica::open(&dir, storage, purged, digest_every)).await?;
     let replica = Arc::new(replica);
 
     let (id, cluster) = (identity.node(), identity.cluster());
@@ -156,6 +157,7 @@ fn start_tasks(inner: &Arc<Inner>, options: &Options) {
     inner.spawn(watch_leadership(raft(), replica, inner.leadership.clone()));
     inner.spawn(refill_history(Arc::downgrade(inner)));
     inner.spawn(watch_room(Arc::downgrade(inner)));
+    inner.spawn(watch_agreement(Arc::downgrade(inner)));
     let snapshot_after_bytes = options.snapshot_after_bytes;
     let node = Arc::downgrade(inner);
     inner.spawn(async move {

@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use crate::ClusterId;
+use crate::agreement::kind_of_digests;
 use crate::codec::{self, Connection, FrameError, Hello, Service};
 use crate::error::ProposeError;
 use crate::forward::{Told, What};
@@ -317,6 +318,10 @@ impl Inner {
             }
             &What::Remove { node } => self.remove_here(node, until).await.map(|()| Told::Done),
             &What::Transfer { to } => self.transfer_here(to, until).await.map(|()| Told::Done),
+            What::Digest { index, kind } => {
+                let digest = self.replica.digests.of(*index).filter(|_| *kind == kind_of_digests());
+                Ok(Told::Digest(digest))
+            }
             What::Room => self.has_room().then_some(Told::Done).ok_or_else(|| self.disk_full()),
             &What::History { after, applied } => {
                 if !self.replica.wait_applied(applied, until).await {

@@ -19,6 +19,7 @@ use quorate_model::{
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
+use crate::agreement::Digests;
 use crate::clock::LogClock;
 use crate::codec;
 use crate::error::OpenError;
@@ -65,6 +66,8 @@ pub(crate) struct Replica {
     bytes_since_snapshot: AtomicU64,
     pub(crate) effects: broadcast::Sender<Arc<Effects>>,
     pub(crate) events: broadcast::Sender<(LogIndex, Event)>,
+    /// To compare with those of others.
+    pub(crate) digests: Arc<Digests>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -81,6 +84,7 @@ impl Replica {
         dir: &Path,
         disk: Storage,
         purged: Option<LogId>,
+        digest_every: u64,
     ) -> Result<Self, OpenError> {
         let storage = |error: io::Error| OpenError::Storage(error.to_string());
         let snapshots = SnapshotStore::open(&dir.join("snapshots")).map_err(storage)?;
@@ -98,7 +102,8 @@ impl Replica {
         let file = loaded.map(|(_, file)| file);
         let history = open_history(&dir.join("history"), &live, file.as_ref())?;
         let current = file.map(|file| (live.meta(), file));
-        Ok(Self::new(live, disk, history, snapshots, current))
+        let digests = Digests::new(digest_every);
+        Ok(Self::new(live, disk, history, snapshots, current, digests))
     }
 
     fn new(
@@ -107,6 +112,7 @@ impl Replica {
         history: History,
         snapshots: SnapshotStore,
         current: Option<(SnapshotMeta, SnapshotFile)>,
+        digests: Digests,
     ) -> Self {
         Self {
             applied: watch::Sender::new(live.index()),
@@ -120,6 +126,7 @@ impl Replica {
             bytes_since_snapshot: AtomicU64::new(0),
             effects: broadcast::Sender::new(EFFECTS_BUFFERED),
             events: broadcast::Sender::new(EVENTS_BUFFERED),
+            digests: Arc::new(digests),
         }
     }
 
@@ -165,6 +172,9 @@ impl Replica {
         self.history.store_staged().map_err(io::Error::other)?;
         if !pruned.is_empty() {
             self.history.prune(&pruned).map_err(io::Error::other)?;
+        }
+        if self.digests.is_due(index) {
+            self.digests.make(index, self.with_state(State::clone));
         }
         self.publish(entry.log_id, effects, events);
         tracing::trace!(%index, answers = answers.len(), "applied");

@@ -1,6 +1,7 @@
 //! The node and its cluster, as this node sees them.
 
 use std::collections::BTreeSet;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use openraft::Instant as _;
@@ -8,6 +9,7 @@ use openraft::async_runtime::WatchReceiver;
 use tokio::time::Instant;
 
 use crate::ClusterId;
+use crate::agreement::Agreement;
 use crate::node::Inner;
 use crate::proposals::ProposalCounts;
 use crate::storage::StorageStatus;
@@ -48,6 +50,8 @@ pub struct Status {
     pub proposals: ProposalCounts,
     /// How the disk of this node is doing.
     pub storage: StorageStatus,
+    /// Whether the other voters have the same state.
+    pub agreement: Agreement,
 }
 
 /// A node of the cluster.
@@ -117,6 +121,7 @@ impl Inner {
                 || metrics.membership_config.membership().get_joint_config().len() > 1,
             proposals: self.proposals.counts(),
             storage: self.storage.status(),
+            agreement: self.agreement.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 }

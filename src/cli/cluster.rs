@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write};
 
-use quorate_api::backend::Storage;
+use quorate_api::backend::{Agreement, Storage};
 use quorate_api::client::Client;
 use quorate_api::page::Page;
 use quorate_api::view::{ClusterView, MemberView};
@@ -140,6 +140,7 @@ fn print_status(out: &mut dyn Write, args: &OutputArgs, view: &ClusterView) -> i
             view.last_index, view.committed_index, view.applied_index, view.snapshot_index
         ),
     )?;
+    field("States", states(&view.agreement))?;
     field("Disk", disk(&view.storage))?;
     field(
         "Work",
@@ -150,6 +151,19 @@ fn print_status(out: &mut dyn Write, args: &OutputArgs, view: &ClusterView) -> i
     )?;
     writeln!(out)?;
     print_list(out, args, &view.members, &view.members, now_ms())
+}
+
+/// Whether the voters have the state of the node that answers.
+fn states(agreement: &Agreement) -> String {
+    let Agreement { index, different, different_at } = agreement;
+    if let Some(at) = different_at {
+        let nodes: Vec<String> = different.iter().map(u64::to_string).collect();
+        return format!("{RED}different{PLAIN} on node {} after @{at}", nodes.join(", "));
+    }
+    match index {
+        0 => "not compared yet".to_owned(),
+        index => format!("{GREEN}equal{PLAIN} on a quorum after @{index}"),
+    }
 }
 
 /// The disk of the node that answers.
@@ -197,6 +211,17 @@ async fn confirm(global: &Global, client: &Client, node: u64) -> anyhow::Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_voter_with_another_state_is_named() {
+        let mut agreement = Agreement::default();
+        assert_eq!(states(&agreement), "not compared yet");
+        agreement.index = 4_096;
+        assert!(states(&agreement).ends_with(" on a quorum after @4096"));
+        agreement.different = vec![2, 3];
+        agreement.different_at = Some(8_192);
+        assert!(states(&agreement).ends_with(" on node 2, 3 after @8192"));
+    }
 
     #[test]
     fn sizes_are_in_units_that_people_compare() {

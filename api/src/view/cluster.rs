@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{Cluster, Member, Storage};
+use crate::backend::{Agreement, Cluster, Member, Storage};
 
 /// The cluster as the node sees it that answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,9 @@ pub struct ClusterView {
     /// How the disk of the node is doing that answers.
     #[serde(default)]
     pub storage: Storage,
+    /// Whether the other voters have the state of that node.
+    #[serde(default)]
+    pub agreement: Agreement,
     /// Runs in the live state.
     pub runs_live: usize,
     /// Tasks that wait for a worker.
@@ -61,6 +64,7 @@ impl ClusterView {
             last_contact_ms: cluster.last_contact_ms,
             members,
             storage: cluster.storage,
+            agreement: cluster.agreement,
             runs_live: 0,
             tasks_queued: 0,
             workers_live: 0,

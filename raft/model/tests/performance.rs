@@ -159,3 +159,19 @@ fn a_copy_of_the_state_does_not_copy_the_runs() {
     bench.judge("a fan of 10,000 tasks while a snapshot is taken");
     drop(copy);
 }
+
+/// Every node digests its state now and then, on a core that has better things to do.
+#[test]
+fn a_digest_of_ten_thousand_tasks_takes_milliseconds() {
+    let mut bench = Bench::default();
+    bench.register();
+    for run in 1..=1_000 {
+        bench.start(run, chain(10));
+    }
+    bench.run_to_the_end();
+    let begun = Instant::now();
+    let digest = bench.state.hash();
+    let digesting = begun.elapsed();
+    eprintln!("a digest of a state with 1,000 runs of 10 tasks: {digesting:?}, {digest:016x}");
+    assert!(digesting < Duration::from_millis(500), "{digesting:?} to digest a state");
+}

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Raft;
 use crate::ClusterId;
+use crate::agreement::Agreement;
 use crate::forward::Forwarder;
 use crate::leadership::Leadership;
 use crate::machine;
@@ -33,6 +34,7 @@ pub(crate) struct Inner {
     pub(crate) forwarder: Forwarder,
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) contact: Contact,
+    pub(crate) agreement: Mutex<Agreement>,
     /// Set while another node is to take over because this one has no room.
     pub(crate) is_handing_over: AtomicBool,
     /// Why the node stopped, once it has.
@@ -76,6 +78,7 @@ impl Inner {
             forwarder: Forwarder::default(),
             leadership: watch::Sender::default(),
             contact: Contact::new(),
+            agreement: Mutex::default(),
             is_handing_over: AtomicBool::new(false),
             stopped: watch::Sender::default(),
             stopping: CancellationToken::new(),

@@ -333,7 +333,7 @@ impl What {
     fn may_be_repeated(&self) -> bool {
         match self {
             Self::Propose(request) => request.key.is_some(),
-            Self::ReadIndex | Self::History { .. } | Self::Room => true,
+            Self::ReadIndex | Self::History { .. } | Self::Room | Self::Digest { .. } => true,
             Self::Join { .. } | Self::Remove { .. } | Self::Transfer { .. } => false,
         }
     }
