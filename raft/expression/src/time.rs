@@ -6,6 +6,8 @@
 //! the calendar; with hours and shorter, that of the clock: across a change to summer time a
 //! day has 23 hours.
 
+use std::sync::LazyLock;
+
 use jiff::civil::{Date, DateTime, Weekday};
 use jiff::fmt::temporal::DateTimeParser;
 use jiff::tz::{Offset, TimeZone, TimeZoneDatabase};
@@ -13,6 +15,9 @@ use jiff::{Span, Timestamp, Zoned};
 
 /// The zone where nothing else is said.
 pub const ZONE_DEFAULT: &str = "UTC";
+
+/// Those that come with the program, and not those of the machine: every node knows the same.
+static ZONES: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
 
 static PARSER: DateTimeParser = DateTimeParser::new();
 
@@ -27,7 +32,7 @@ impl Zone {
         if name == ZONE_DEFAULT {
             return Some(Self::default());
         }
-        TimeZoneDatabase::bundled().get(name).ok().map(Self)
+        ZONES.get(name).ok().map(Self)
     }
 
     /// A point in time, in milliseconds since 1970, as a date-time of this zone.
