@@ -61,10 +61,9 @@ fn length_until(text: &str, close: &str) -> usize {
         match open {
             Some(_) if char == '\\' => drop(chars.next()),
             Some(quote) if char == quote => open = None,
-            Some(_) => {}
             None if text[at..].starts_with(close) => return at,
             None if matches!(char, '"' | '\'') => open = Some(char),
-            None => {}
+            Some(_) | None => {}
         }
     }
     text.len()

@@ -76,7 +76,9 @@ pub fn evaluate(text: &str, context: &Context) -> Result<Value, ExpressionError>
     };
     let value = value_of(expression, context)?;
     let text = filter::json(&value).map_err(|error| failed(&error, BTreeSet::new))?;
-    Ok(serde_json::from_str(&text).expect("it was written as JSON"))
+    // Deeper than JSON may be nested, it can be written and not be read.
+    serde_json::from_str(&text)
+        .map_err(|error| ExpressionError::Failed { reason: format!("comes to no value: {error}") })
 }
 
 /// Whether a condition holds: an expression, with or without `${{ }}` around it, that comes to
@@ -329,6 +331,10 @@ mod tests {
         assert_eq!(evaluate("n=${{ params.n }}"), json!("n=3"));
         assert_eq!(evaluate("${{ params.n }}${{ params.n }}"), json!("33"));
         assert_eq!(evaluate("${{ '${{' }}"), json!("${{"));
+        let mut deep = Context::default();
+        deep.set("it", &(0..120).fold(json!(1), |inner, _| json!([inner])));
+        assert!(super::evaluate("${{ it }}", &deep).is_ok());
+        assert!(super::evaluate("${{ [[[[[[[[[[it]]]]]]]]]] }}", &deep).is_err());
         assert_eq!(evaluate("plain"), json!("plain"));
     }
 

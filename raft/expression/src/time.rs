@@ -137,7 +137,9 @@ impl Moment {
             span.get_hours() != 0 || span.get_minutes() != 0 || span.get_seconds() != 0;
         match self {
             Self::Day(day) if !is_of_clock => day.checked_add(span).ok().map(Self::Day),
-            other => other.begin(zone)?.checked_add(span).ok().map(Self::Instant),
+            Self::Day(_) | Self::Instant(_) => {
+                self.begin(zone)?.checked_add(span).ok().map(Self::Instant)
+            }
         }
     }
 }

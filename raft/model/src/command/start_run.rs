@@ -38,6 +38,7 @@ pub struct StartRun {
 }
 
 /// The workflow that a run executes.
+#[expect(clippy::large_enum_variant, reason = "the command that holds it is boxed")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WorkflowSource {
     /// One that was put before.
