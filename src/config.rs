@@ -7,6 +7,8 @@ use std::time::Duration;
 use quorate_model::Containment;
 use serde::Deserialize;
 
+use crate::worker::{LOOPBACK, Network};
+
 /// Where a node listens unless told otherwise: loopback, since whoever reaches it may run code.
 pub(crate) const LISTEN_DEFAULT: &str = "127.0.0.1:8780";
 
@@ -44,6 +46,9 @@ pub(crate) struct Config {
     pub(crate) slots: Option<u32>,
     /// How its worker holds the processes of a task together, if that can be had.
     pub(crate) containment: Containment,
+    /// Where its tasks of kind `http` may reach, besides the addresses of other machines that are
+    /// not services of a cloud. `--dev` adds this machine.
+    pub(crate) http_allow: Vec<Network>,
     /// Whether it runs tasks at all.
     pub(crate) worker: bool,
     /// How long a worker may go unheard before its tasks are given to others.
@@ -74,6 +79,8 @@ pub(crate) struct Overrides {
     pub(crate) slots: Option<u32>,
     /// See [`Config::containment`].
     pub(crate) containment: Option<Containment>,
+    /// See [`Config::http_allow`]: addresses, or networks such as `10.0.0.0/8`.
+    pub(crate) http_allow: Option<Vec<Network>>,
     /// See [`Config::worker`].
     pub(crate) worker: Option<bool>,
     /// See [`Config::lease`]: a span with a unit, as `10s`.
@@ -191,6 +198,9 @@ impl Overrides {
             "QUORATE_LABELS" => self.labels = Some(list().map(label).collect::<Result<_, _>>()?),
             "QUORATE_SLOTS" => self.slots = Some(parse(value)?),
             "QUORATE_CONTAINMENT" => self.containment = Some(parse(value)?),
+            "QUORATE_HTTP_ALLOW" => {
+                self.http_allow = Some(list().map(parse).collect::<Result<_, _>>()?);
+            }
             "QUORATE_WORKER" => self.worker = Some(parse(value)?),
             "QUORATE_LEASE" => self.lease = Some(parse(value)?),
             "QUORATE_ELECTION_TIMEOUT" => self.election_timeout = Some(parse(value)?),
@@ -211,6 +221,7 @@ impl Overrides {
             labels: self.labels.or(other.labels),
             slots: self.slots.or(other.slots),
             containment: self.containment.or(other.containment),
+            http_allow: self.http_allow.or(other.http_allow),
             worker: self.worker.or(other.worker),
             lease: self.lease.or(other.lease),
             election_timeout: self.election_timeout.or(other.election_timeout),
@@ -223,8 +234,12 @@ impl Overrides {
     ///
     /// If a value is out of its range.
     pub(crate) fn complete(self) -> Result<Config, ConfigError> {
+        let is_dev = self.dev.unwrap_or(false);
+        // Whoever tries things out has what they try on their own machine.
+        let http_allow = self.http_allow.into_iter().flatten();
+        let http_allow = http_allow.chain(LOOPBACK.into_iter().filter(|_| is_dev)).collect();
         let config = Config {
-            dev: self.dev.unwrap_or(false),
+            dev: is_dev,
             data: self.data.unwrap_or_else(|| "quorate-data".into()),
             listen: self.listen.unwrap_or_else(|| LISTEN_DEFAULT.to_owned()),
             advertise: self.advertise,
@@ -233,6 +248,7 @@ impl Overrides {
             labels: self.labels.unwrap_or_default(),
             slots: self.slots,
             containment: self.containment.unwrap_or(Containment::Pidns),
+            http_allow,
             worker: self.worker.unwrap_or(true),
             lease: self.lease.map_or(LEASE_DEFAULT, |span| span.0),
             election_timeout: self.election_timeout.map_or(ELECTION_TIMEOUT_DEFAULT, |span| span.0),

@@ -309,5 +309,6 @@ fn worker_options(
     let servers = Seeds::new(vec![advertised.to_owned()], node.cluster());
     let mut options = WorkerOptions::new(config.data.join("worker"), profile, Arc::new(servers));
     options.keeper.containment = config.containment;
+    options.kinds.http_allow.clone_from(&config.http_allow);
     Ok(options)
 }

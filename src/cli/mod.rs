@@ -89,6 +89,9 @@ enum Verb {
     /// Hold the dead-man's switch of a worker
     #[command(hide = true)]
     Keeper(node::KeeperArgs),
+    /// Carry out a task that is no program of somebody else
+    #[command(hide = true)]
+    Task(node::TaskArgs),
     /// Start a run of a workflow, by name or from a file
     #[command(visible_alias = "trigger")]
     Submit(run::SubmitArgs),
@@ -134,6 +137,10 @@ enum Verb {
 pub(crate) fn main() -> ExitCode {
     let Cli { global, verb } = Cli::parse();
     stream_colours(global.color).write_global();
+    if let Verb::Task(args) = &verb {
+        // Its codes are those of a task, and not of this command line.
+        return node::task(args);
+    }
     let exit = dispatch(&global, verb).unwrap_or_else(|error| exit::report(&error));
     exit.into()
 }
@@ -142,6 +149,7 @@ fn dispatch(global: &Global, verb: Verb) -> anyhow::Result<Exit> {
     match verb {
         // Not under tokio: it is to have one thread and little memory.
         Verb::Keeper(args) => Ok(node::keeper(&args)),
+        Verb::Task(_) => unreachable!("it was carried out"),
         Verb::Completion(args) => about::completion(&args),
         Verb::Help(args) => about::help(&args),
         Verb::Validate(args) => workflow::validate(&args),

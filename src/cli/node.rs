@@ -16,7 +16,7 @@ use super::{stdout, worker};
 use crate::config::{Config, Overrides, Span};
 use crate::seeds::{self, Seeds};
 use crate::server::{Farewell, Server, StartError};
-use crate::worker::{Worker, WorkerOptions};
+use crate::worker::{Network, Worker, WorkerOptions};
 
 /// How long running tasks may go on once a worker was told to stop: what Kubernetes gives.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -82,6 +82,20 @@ pub(super) struct KeeperArgs {
     containment: Containment,
 }
 
+/// What `quorate task` is told, by a keeper.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct TaskArgs {
+    /// The kind of the task
+    kind: String,
+    /// What it is to do
+    spec: PathBuf,
+}
+
+/// Carries out a task that is no program of somebody else.
+pub(super) fn task(args: &TaskArgs) -> ExitCode {
+    crate::worker::run_child(&args.kind, &args.spec)
+}
+
 /// Starts and kills the tasks of a worker, in a process with one thread.
 pub(super) fn keeper(args: &KeeperArgs) -> Exit {
     crate::telemetry::init("info");
@@ -107,6 +121,9 @@ struct WorkerSettings {
     /// [default: pidns]
     #[arg(long, value_name = "HOW")]
     containment: Option<Containment>,
+    /// Where tasks of kind http may reach besides other machines: 127.0.0.1, or 127.0.0.0/8
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    http_allow: Vec<Network>,
 }
 
 impl From<ServerArgs> for Overrides {
@@ -123,6 +140,7 @@ impl From<ServerArgs> for Overrides {
             labels: (!labels.is_empty()).then_some(labels),
             slots: args.worker.slots,
             containment: args.worker.containment,
+            http_allow: (!args.worker.http_allow.is_empty()).then_some(args.worker.http_allow),
             worker: args.no_worker.then_some(false),
             lease: args.lease,
             election_timeout: args.election_timeout,
@@ -183,13 +201,14 @@ fn not_started(error: StartError) -> anyhow::Error {
 /// If it does not start.
 pub(super) async fn worker(args: WorkerArgs) -> anyhow::Result<Exit> {
     crate::telemetry::init("info");
-    let WorkerSettings { name, labels, slots, containment } = args.worker;
+    let WorkerSettings { name, labels, slots, containment, http_allow } = args.worker;
     let profile = seeds::profile(name.as_deref(), &labels.into_iter().collect(), slots)?;
     let servers = args.server.iter().map(|server| host_and_port(server)).collect();
     let servers = Arc::new(Seeds::new(servers, ClusterId::NONE));
     let mut stops = Stops::new()?;
     let mut options = WorkerOptions::new(args.data, profile, servers);
     options.keeper.containment = containment.unwrap_or(options.keeper.containment);
+    options.kinds.http_allow = http_allow;
     let worker = Worker::start(options)?;
     let stop = stops.next().await;
     let leave = async {

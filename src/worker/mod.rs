@@ -56,6 +56,7 @@ pub(crate) use keeper::Program;
 pub(crate) use logs::Retention;
 pub(crate) use session::{Link, Servers};
 pub(crate) use status::{Probe, WorkerStatus};
+pub(crate) use task::{LOOPBACK, Network, Settings, run_child};
 
 /// The directory of what is kept of attempts, in that of the worker.
 const ATTEMPTS: &str = "attempts";
@@ -88,6 +89,8 @@ pub(crate) struct WorkerOptions {
     pub(crate) kill_after: DurationMs,
     /// What is kept of finished attempts.
     pub(crate) retention: Retention,
+    /// What the kinds of tasks are told.
+    pub(crate) kinds: Settings,
 }
 
 impl WorkerOptions {
@@ -104,6 +107,7 @@ impl WorkerOptions {
             keeper: Program::default(),
             kill_after: KILL_AFTER,
             retention: Retention::default(),
+            kinds: Settings::default(),
         }
     }
 }
@@ -157,7 +161,7 @@ impl Worker {
     ///
     /// If the directory cannot be used, or another worker uses it.
     pub(crate) fn start(options: WorkerOptions) -> Result<WorkerHandle, StartError> {
-        let WorkerOptions { dir, profile, servers, keeper, kill_after, retention } = options;
+        let WorkerOptions { dir, profile, servers, keeper, kill_after, retention, kinds } = options;
         let failed = |error| StartError::Directory(dir.clone(), error);
         let attempts = dir.join(ATTEMPTS);
         fs::create_dir_all(&attempts).map_err(failed)?;
@@ -175,7 +179,7 @@ impl Worker {
         let logs = Arc::new(Logs::new(attempts.clone()));
         tokio::spawn(logs::keep_tidy(Arc::downgrade(&logs), retention));
         let env = BaseEnv::of_this_process();
-        let kinds = task::Kinds::new(env.path());
+        let kinds = task::Kinds::new(env.path(), kinds);
         let workspaces = Arc::new(Workspaces::new(dir.join(keeper::WORKSPACES)));
         let host = Host { attempts, workspaces, env, kinds, logs: Arc::clone(&logs) };
         let (wishes, wished) = mpsc::channel(WISHES_MAX);

@@ -12,6 +12,7 @@ mod diagnostic;
 mod document;
 mod duration;
 mod expression;
+mod kind;
 mod name;
 mod needs;
 mod params;

@@ -11,7 +11,7 @@ use super::document::{Node, Place};
 use super::report::Path;
 use super::section::{Fields, Item, Reader, Schema};
 use super::template::Role;
-use super::{Code, Diagnostic, Severity, name, needs, retry};
+use super::{Code, Diagnostic, Severity, kind, name, needs, retry};
 
 /// Files that a task may keep with the run.
 const ARTIFACTS_MAX: usize = 100;
@@ -20,11 +20,11 @@ const ARTIFACTS_MAX: usize = 100;
 const ARTIFACT_BYTES_MAX: usize = 512;
 
 /// The keys that say what a task does; each task has one of them.
-const ACTIONS: [&str; 3] = ["run", "noop", "switch"];
+const ACTIONS: [&str; 4] = ["run", "http", "noop", "switch"];
 
 /// Keys for what a worker carries out.
-const WORK_KEYS: [&str; 7] =
-    ["shell", "env", "retry", "on_lost", "timeout", "runs_on", "artifacts"];
+const WORK_KEYS: [&str; 8] =
+    ["shell", "outputs", "env", "retry", "on_lost", "timeout", "runs_on", "artifacts"];
 
 const TASK: Schema = Schema {
     what: "a task",
@@ -34,12 +34,14 @@ const TASK: Schema = Schema {
         "needs",
         "trigger_rule",
         "run",
+        "http",
         "noop",
         "switch",
         "when",
         "disabled",
         "continue_on_failure",
         "delay",
+        "outputs",
         "shell",
         "env",
         "retry",
@@ -70,7 +72,6 @@ const TASK: Schema = Schema {
         ("withItems", "for_each"),
     ],
     later: &[
-        "http",
         "sql",
         "workflow",
         "approval",
@@ -84,7 +85,6 @@ const TASK: Schema = Schema {
         "pool",
         "priority",
         "resources",
-        "outputs",
         "capture",
         "secrets",
         "hooks",
@@ -222,6 +222,7 @@ pub(super) fn body<'n>(
             }
             None => Action::Noop,
         },
+        Some("http") => request(reader, fields, index),
         Some(_) | None => script(reader, fields, index, defaults),
     };
     let task = TaskDefinition::new(placeholder(), action);
@@ -280,12 +281,32 @@ fn refuse_work_keys(reader: &mut Reader<'_>, fields: &Fields<'_, '_>, kind: &str
     }
 }
 
+/// Reports a key that means nothing to what this task does.
+fn refuse(reader: &mut Reader<'_>, item: Option<Item<'_, '_>>, only: &str, help: &str) {
+    let Some(item) = item else { return };
+    let message = format!("`{}` is for a task with `{only}`", item.path.label());
+    let place = item.key.map_or(item.node.place, |key| key.place);
+    reader.report.error_with_help(Code::Conflict, place, &item.path, message, help);
+}
+
+fn request<'n>(reader: &mut Reader<'n>, fields: &Fields<'n, '_>, index: usize) -> Action {
+    refuse(reader, fields.get("shell"), "run", "drop it");
+    let params = fields.get("http").map(|item| {
+        let outputs = fields.get("outputs");
+        kind::http(reader, item, outputs, index)
+    });
+    let params = Json::new(&params.unwrap_or_default());
+    Action::Work { kind: "http".parse().expect("it is a name"), params }
+}
+
 fn script<'n>(
     reader: &mut Reader<'n>,
     fields: &Fields<'n, '_>,
     index: usize,
     defaults: &Defaults,
 ) -> Action {
+    let help = "a script writes its outputs to the file $QUORATE_OUTPUT";
+    refuse(reader, fields.get("outputs"), "http", help);
     let run = fields.get("run").map_or("", |item| reader.script(item, index));
     let shell = match fields.get("shell") {
         Some(item) => reader.shell(item, Role::Shell(index)),

@@ -1,15 +1,23 @@
-//! The kinds of task that a worker knows. One file each, and a line in [`Kinds::new`].
+//! The kinds of task that a worker knows. One file each, and a line in [`Kinds::new`]; one more
+//! in [`carry_out`] for those that are no program of somebody else.
 
+mod child;
+mod http;
 mod shell;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
 use super::attempt::Workspace;
+use child::{Failure, Outputs, Told};
+
+pub(crate) use child::run as run_child;
+pub(crate) use http::{LOOPBACK, Network};
 
 /// What a kind of task does with its params.
 pub(crate) trait TaskKind: Send + Sync {
@@ -42,6 +50,38 @@ pub(crate) struct Invocation {
     pub(crate) script: Option<String>,
 }
 
+/// Where this program was started from.
+static PROGRAM: LazyLock<String> = LazyLock::new(|| {
+    let found =
+        std::env::current_exe().ok().and_then(|path| path.into_os_string().into_string().ok());
+    // A keeper that is the same program looks there, where its own is.
+    found.unwrap_or_else(|| "/proc/self/exe".to_owned())
+});
+
+impl Invocation {
+    /// This very program, in a process that carries out `spec`.
+    fn of_child(kind: &str, spec: &Value, context: &Context<'_>) -> Self {
+        let file = context.workspace.script().to_string_lossy().into_owned();
+        let argv = vec![PROGRAM.clone(), "task".to_owned(), kind.to_owned(), file];
+        Self { argv, script: Some(spec.to_string()) }
+    }
+}
+
+/// Carries out a task in the process that was made for it.
+async fn carry_out(kind: &str, spec: Value, told: &Told) -> Result<Outputs, Failure> {
+    match kind {
+        "http" => http::carry_out(spec, told).await,
+        other => Err(Failure::lasting(format!("{other:?} is not carried out so"))),
+    }
+}
+
+/// What kinds are told by whoever set up the worker.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Settings {
+    /// Where tasks of kind `http` may reach, besides where they always may.
+    pub(crate) http_allow: Vec<Network>,
+}
+
 /// Every kind that this worker knows.
 pub(crate) struct Kinds {
     kinds: Vec<Box<dyn TaskKind>>,
@@ -49,8 +89,10 @@ pub(crate) struct Kinds {
 
 impl Kinds {
     /// All that are built in, with programs found in `path`.
-    pub(crate) fn new(path: &str) -> Self {
-        Self { kinds: vec![Box::new(shell::Shell::new(path))] }
+    pub(crate) fn new(path: &str, settings: Settings) -> Self {
+        let kinds: Vec<Box<dyn TaskKind>> =
+            vec![Box::new(shell::Shell::new(path)), Box::new(http::Http::new(settings.http_allow))];
+        Self { kinds }
     }
 
     /// How to start an attempt at a task of some kind.

@@ -18,6 +18,10 @@ use crate::{
     Json, Outcome as Ended, Rendered, Run, RunId, State, Task, TaskEnd, TaskId, TaskStatus, UnixMs,
 };
 
+/// The field of a task's params whose texts are evaluated by the worker, over what it was
+/// answered. The leader leaves them alone.
+pub const RESPONSE: &str = "response";
+
 /// Why a template of a task does not evaluate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {reason}")]
@@ -57,7 +61,12 @@ impl Rendering {
             env.insert(name.clone(), pass.text(&format!("env.{name}"), text)?);
         }
         let mut params = params.value();
+        // What is said of the response is for the worker that gets one.
+        let response = params.as_object_mut().and_then(|params| params.remove(RESPONSE));
         pass.strings(kind.as_str(), &mut params)?;
+        if let (Some(params), Some(response)) = (params.as_object_mut(), response) {
+            params.insert(RESPONSE.to_owned(), response);
+        }
         Ok(Some(Rendered { params: Json::new(&params), env }))
     }
 

@@ -6,6 +6,6 @@ mod placement;
 mod retention;
 
 pub use decision::{DECISIONS_MAX, decisions};
-pub use expression::{TemplateError, render_outputs};
+pub use expression::{RESPONSE, TemplateError, render_outputs};
 pub use placement::ASSIGNMENTS_MAX;
 pub use retention::{Finished, PRUNE_MAX, Retention, prunable};
