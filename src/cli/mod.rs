@@ -4,6 +4,7 @@
 //! but for the verbs of [`node`], which are the server.
 
 mod about;
+mod approval;
 mod cluster;
 mod connect;
 mod control;
@@ -118,6 +119,10 @@ enum Verb {
     Resume(control::PauseArgs),
     /// Say what becomes of a task that is held: nobody knows how it ended
     Decide(run::DecideArgs),
+    /// Say yes to a task that asks
+    Approve(approval::ApproveArgs),
+    /// Say no to a task that asks: it has failed then
+    Reject(approval::RejectArgs),
     /// Wait until runs have ended
     Wait(run::WaitArgs),
     /// Look at the cluster, change its members
@@ -170,6 +175,8 @@ fn dispatch(global: &Global, verb: Verb) -> anyhow::Result<Exit> {
         Verb::Pause(args) => block_on(control::pause(global, args)),
         Verb::Resume(args) => block_on(control::resume(global, args)),
         Verb::Decide(args) => block_on(run::decide(global, args)),
+        Verb::Approve(args) => block_on(approval::approve(global, args)),
+        Verb::Reject(args) => block_on(approval::reject(global, args)),
         Verb::Wait(args) => block_on(run::wait(global, args)),
         Verb::Cluster(verb) => block_on(cluster::cluster(global, verb)),
         Verb::Verify(args) => block_on(verify::verify(args)),

@@ -41,7 +41,12 @@ impl TaskNow {
             attempt: task.attempts_begun,
             worker: latest.map(|attempt| name(attempt.worker)),
             took_ms: if task.ended_at.is_some() { task.duration_ms } else { running_ms },
-            note: task.note.clone().or_else(|| held(task)).or_else(|| latest.and_then(why)),
+            note: task
+                .note
+                .clone()
+                .or_else(|| asks(task))
+                .or_else(|| held(task))
+                .or_else(|| latest.and_then(why)),
         }
     }
 
@@ -62,6 +67,7 @@ impl TaskNow {
             TaskState::Skipped | TaskState::Cancelled => '-',
             TaskState::Retrying | TaskState::Queued => '↻',
             TaskState::Running => '▶',
+            TaskState::Asking => '?',
             TaskState::Waiting => '·',
         }
     }
@@ -94,6 +100,11 @@ impl TaskNow {
 
 fn write_to(text: &mut String, more: std::fmt::Arguments<'_>) {
     text.write_fmt(more).expect("a string takes all that is written");
+}
+
+/// What a task asks a person, while it does.
+pub(crate) fn asks(task: &TaskView) -> Option<String> {
+    task.question.clone().filter(|_| task.state == TaskState::Asking)
 }
 
 /// What a task that is held waits for.

@@ -10,7 +10,7 @@ use quorate_api::view::{
 };
 
 use super::output::{Cell, Item};
-use super::progress::{held, why};
+use super::progress::{asks, held, why};
 use super::span;
 
 impl Item for RunView {
@@ -29,7 +29,11 @@ impl Item for RunView {
         vec![
             self.id().into(),
             self.workflow.to_string().into(),
-            Cell::state(if self.stopping { "stopping" } else { self.state.text() }),
+            Cell::state(match self.ending {
+                Some(_) => "ending",
+                None if self.stopping => "stopping",
+                None => self.state.text(),
+            }),
             format!("{}/{}", self.tasks.ended(), self.tasks.total).into(),
             age(self.created_at, now_ms),
             took(self.duration_ms, Some(self.created_at), now_ms),
@@ -53,7 +57,13 @@ impl Item for TaskView {
 
     fn cells(&self, now_ms: u64) -> Vec<Cell> {
         let latest = self.attempts.last();
-        let note = self.note.clone().or_else(|| held(self)).or_else(|| latest.and_then(why));
+        let note = self
+            .note
+            .clone()
+            .or_else(|| asks(self))
+            .or_else(|| held(self))
+            .or_else(|| latest.and_then(why));
+        let note = note.or_else(|| self.late_at.map(|at| format!("late since {at}")));
         let note =
             if self.is_handled { note.map(|note| format!("{note} (handled)")) } else { note };
         let note = note.or_else(|| self.waits_for.as_ref().map(|what| format!("waits for {what}")));

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::user::{Server, User, one_at_a_time};
+use super::user::{Server, User, one_at_a_time, until};
 
 /// Submits an example, and compares how its run and its tasks end: `task state` in order.
 #[track_caller]
@@ -69,4 +69,50 @@ fn failures_that_are_provided_for_do_not_fail_the_run() {
         "ping failed, fetch succeeded, fetched succeeded, use succeeded, mirror skipped, \
          old_way skipped, done succeeded",
     );
+}
+
+#[test]
+fn a_person_is_asked_and_answers() {
+    let _gate = one_at_a_time();
+    let mut user = User::new();
+    let _server = Server::start(&mut user);
+    let question = |user: &User| user.types("quorate get task/@last/sign_off -o json").exits(0).out;
+    let asks = |user: &User| {
+        until("the run asks", || question(user).contains("\"asking\"").then_some(()));
+        assert!(question(user).contains("Print the report on sales?"), "{}", question(user));
+    };
+    user.types("quorate submit examples/approval.quorate.yaml").exits(0);
+    asks(&user);
+    user.types("quorate approve @last print").exits(7).says("asks nobody");
+    user.types("quorate approve @last sign_off -i copies=many").exits(1).says("copies");
+    user.types("quorate approve @last sign_off -i copies=2 -m fine").exits(0);
+    user.types("quorate wait @last").exits(0);
+    user.types("quorate logs @last print").exits(0).prints("2 copies, none");
+    user.types("quorate approve @last sign_off").exits(7);
+
+    user.types("quorate submit examples/approval.quorate.yaml").exits(0);
+    asks(&user);
+    user.types("quorate reject @last sign_off -m later").exits(0);
+    user.types("quorate wait @last").exits(3);
+    assert!(question(&user).contains("later"), "{}", question(&user));
+}
+
+#[test]
+fn hooks_come_with_the_end() {
+    let _gate = one_at_a_time();
+    let mut user = User::new();
+    let _server = Server::start(&mut user);
+    ends(
+        &user,
+        "hooks.quorate.yaml",
+        0,
+        "work succeeded, hook_start succeeded, hook_failure skipped, hook_finally succeeded",
+    );
+    ends(
+        &user,
+        "hooks.quorate.yaml -p exit_code=3",
+        3,
+        "work failed, hook_start succeeded, hook_failure succeeded, hook_finally succeeded",
+    );
+    user.types("quorate logs @last hook_failure").exits(0).prints("work is failed");
 }

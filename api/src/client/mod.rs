@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 
 pub use control::Words;
 pub use error::Error;
-pub use run::{Decided, RunQuery, Start, What};
+pub use run::{Answered, Decided, RunQuery, Start, What};
 pub use stream::{LogQuery, Watch};
 
 use crate::page::{PAGE_LIMIT_MAX, Page};

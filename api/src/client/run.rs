@@ -85,6 +85,17 @@ pub struct Decided {
     pub outputs: Option<Map<String, Value>>,
 }
 
+/// The answer to a task that asks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answered {
+    /// What is filled in, if it is approved; `None` rejects.
+    pub inputs: Option<Map<String, Value>>,
+    /// Who answers.
+    pub by: String,
+    /// In their words; may be empty.
+    pub comment: String,
+}
+
 /// Which runs to list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunQuery {
@@ -284,6 +295,27 @@ impl Client {
         let mut body = json!({ "by": by, "comment": comment });
         if let Some(outputs) = outputs {
             body["outputs"] = Value::Object(outputs.clone());
+        }
+        let path = format!("{}/{verb}", path_of_task(id, task));
+        self.view(Ask::write(Method::POST, path).json(&body)).await
+    }
+
+    /// Answers a task that asks: yes, with what is to be filled in, or no.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`]; `conflict` if it does not ask, or no longer.
+    pub async fn answer(
+        &self,
+        id: RunId,
+        task: &str,
+        answered: &Answered,
+    ) -> Result<Accepted, Error> {
+        let Answered { inputs, by, comment } = answered;
+        let mut body = json!({ "by": by, "comment": comment });
+        let verb = if inputs.is_some() { "approve" } else { "reject" };
+        if let Some(inputs) = inputs {
+            body["inputs"] = Value::Object(inputs.clone());
         }
         let path = format!("{}/{verb}", path_of_task(id, task));
         self.view(Ask::write(Method::POST, path).json(&body)).await

@@ -5,6 +5,7 @@
 //! by name, never passed over. What a definition means is the model's business; what a script
 //! does, the worker's.
 
+mod approval;
 mod arguments;
 mod branch;
 mod default;
@@ -12,6 +13,7 @@ mod diagnostic;
 mod document;
 mod duration;
 mod expression;
+mod hooks;
 mod kind;
 mod name;
 mod needs;

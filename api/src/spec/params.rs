@@ -71,6 +71,11 @@ const ENUM: &str = "enum";
 
 const LATER_KINDS: [&str; 1] = ["secret"];
 
+/// The type that is called so in the file.
+pub(super) fn kind_named(name: &str) -> Option<ParamKind> {
+    KINDS.iter().find(|(known, _)| *known == name).map(|&(_, kind)| kind)
+}
+
 /// Reads `params`.
 pub(super) fn read<'n>(
     reader: &mut Reader<'n>,

@@ -6,6 +6,7 @@ use quorate_model::workflow::{Action, OnLost, Retry, TaskDefinition, TriggerRule
 use quorate_model::{DurationMs, Json, Name};
 use serde_json::json;
 
+use super::approval;
 use super::branch::{self, Targets};
 use super::document::{Node, Place};
 use super::report::Path;
@@ -20,11 +21,11 @@ const ARTIFACTS_MAX: usize = 100;
 const ARTIFACT_BYTES_MAX: usize = 512;
 
 /// The keys that say what a task does; each task has one of them.
-const ACTIONS: [&str; 4] = ["run", "http", "noop", "switch"];
+const ACTIONS: [&str; 5] = ["run", "http", "noop", "switch", "approval"];
 
 /// Keys for what a worker carries out.
-const WORK_KEYS: [&str; 8] =
-    ["shell", "outputs", "env", "retry", "on_lost", "timeout", "runs_on", "artifacts"];
+const WORK_KEYS: [&str; 9] =
+    ["shell", "outputs", "env", "retry", "on_lost", "timeout", "deadline", "runs_on", "artifacts"];
 
 const TASK: Schema = Schema {
     what: "a task",
@@ -37,6 +38,7 @@ const TASK: Schema = Schema {
         "http",
         "noop",
         "switch",
+        "approval",
         "when",
         "disabled",
         "continue_on_failure",
@@ -47,6 +49,7 @@ const TASK: Schema = Schema {
         "retry",
         "on_lost",
         "timeout",
+        "deadline",
         "runs_on",
         "artifacts",
     ],
@@ -74,7 +77,6 @@ const TASK: Schema = Schema {
     later: &[
         "sql",
         "workflow",
-        "approval",
         "wait",
         "docker",
         "ssh",
@@ -88,7 +90,6 @@ const TASK: Schema = Schema {
         "capture",
         "secrets",
         "hooks",
-        "deadline",
     ],
     hints: &[
         ("worker_group", "say `runs_on: {group: NAME}`"),
@@ -223,6 +224,10 @@ pub(super) fn body<'n>(
             None => Action::Noop,
         },
         Some("http") => request(reader, fields, index),
+        Some("approval") => match fields.get("approval") {
+            Some(item) => Action::Approval(approval::read(reader, item, index)),
+            None => Action::Noop,
+        },
         Some(_) | None => script(reader, fields, index, defaults),
     };
     let task = TaskDefinition::new(placeholder(), action);
@@ -239,6 +244,7 @@ pub(super) fn body<'n>(
             Some(item) => reader.timeout(item),
             None => defaults.timeout,
         },
+        deadline: fields.get("deadline").and_then(|item| reader.duration(item)),
         runs_on: match fields.get("runs_on") {
             Some(item) => reader.labels(item),
             None => defaults.runs_on.clone(),

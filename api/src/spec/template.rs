@@ -353,6 +353,8 @@ fn check_task(scope: &Scope<'_>, role: Role, id: &str, rest: &[&str]) -> Result<
         Role::Env(task) | Role::Script(task) | Role::Shell(task) | Role::Condition(task) => task,
     };
     match &scope.ancestors {
+        // What stands beside the DAG comes when it is over, or asks for what is there.
+        Some(_) if scope.tasks[reader].hook.is_some() => Ok(()),
         Some(ancestors) if !ancestors.contains(reader, position) => {
             let of = scope.tasks[reader].id.as_str();
             let message = format!("`{of}` refers to `{id}`, but does not come after it");

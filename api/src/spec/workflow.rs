@@ -12,7 +12,9 @@ use super::report::Path;
 use super::section::{Fields, Item, Reader, Schema};
 use super::task::{Defaults, Draft};
 use super::template::{Ancestors, Role, Scope};
-use super::{Code, Diagnostic, Severity, branch, name, needs, params, retry, task, template};
+use super::{
+    Code, Diagnostic, Severity, branch, hooks, name, needs, params, retry, task, template,
+};
 
 /// Outputs of one workflow.
 const OUTPUTS_MAX: usize = 256;
@@ -33,7 +35,9 @@ const FILE: Schema = Schema {
         "env",
         "timezone",
         "timeout",
+        "deadline",
         "on_failure",
+        "hooks",
         "defaults",
         "tasks",
         "outputs",
@@ -60,9 +64,7 @@ const FILE: Schema = Schema {
         "schedule",
         "catchup",
         "concurrency",
-        "deadline",
         "secrets",
-        "hooks",
         "alerts",
         "order",
         "vars",
@@ -108,6 +110,9 @@ pub(super) fn read<'n>(
     let defaults = fields.get("defaults").map(|item| defaults(reader, item)).unwrap_or_default();
     let (drafts, mut tasks) = tasks(reader, &fields, &defaults);
     check_env(reader, &env, &drafts, &tasks);
+    if let Some(item) = fields.get("hooks") {
+        tasks.extend(hooks::read(reader, item, drafts.len(), &defaults));
+    }
 
     let positions = needs::positions(reader, &drafts);
     needs::resolve(reader, &drafts, &mut tasks, &positions);
@@ -123,12 +128,14 @@ pub(super) fn read<'n>(
 
     let labels = fields.get("labels").map(|item| reader.labels(item)).unwrap_or_default();
     let timeout = fields.get("timeout").and_then(|item| reader.timeout(item));
+    let deadline = fields.get("deadline").and_then(|item| reader.duration(item));
     let on_failure = fields.get("on_failure").map(|item| on_failure(reader, item));
     let on_failure = on_failure.unwrap_or_default();
     let source = source.to_owned();
     #[rustfmt::skip]
     let definition = Definition {
-        description, labels, params, env, timezone, timeout, on_failure, tasks, outputs, source,
+        description, labels, params, env, timezone, timeout, deadline, on_failure, tasks,
+        outputs, source,
     };
     Some((name?, definition))
 }

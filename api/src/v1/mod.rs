@@ -1,5 +1,6 @@
 //! Every route on one screen, and the handlers, a noun each.
 
+mod approval;
 mod artifact;
 mod cluster;
 mod decision;
@@ -46,6 +47,8 @@ pub(crate) fn routes() -> Router<Arc<Edge>> {
         .route("/v1/runs/{run}/tasks", get(task::list))
         .route("/v1/runs/{run}/tasks/{task}", get(task::get))
         .route("/v1/runs/{run}/tasks/{task}/retry", post(decision::retry))
+        .route("/v1/runs/{run}/tasks/{task}/approve", post(approval::approve))
+        .route("/v1/runs/{run}/tasks/{task}/reject", post(approval::reject))
         .route("/v1/runs/{run}/tasks/{task}/mark-success", post(decision::mark_success))
         .route("/v1/runs/{run}/tasks/{task}/mark-failed", post(decision::mark_failed))
         .route("/v1/runs/{run}/tasks/{task}/attempts/{attempt}", get(task::attempt))

@@ -80,10 +80,11 @@ pub(super) async fn events(At(id): At<RunId>, call: Call) -> Answered {
 type Place = (u64, Transition, u32, u32);
 
 /// Every transition, in order, to number them.
-const TRANSITIONS: [Transition; 11] = [
+const TRANSITIONS: [Transition; 13] = [
     Transition::RunCreated,
     Transition::AttemptAssigned,
     Transition::AttemptEnded,
+    Transition::TaskLate,
     Transition::TaskHeld,
     Transition::TaskDecided,
     Transition::RunPaused,
@@ -91,6 +92,7 @@ const TRANSITIONS: [Transition; 11] = [
     Transition::RunCancelled,
     Transition::TaskEnded,
     Transition::TaskReady,
+    Transition::RunLate,
     Transition::RunEnded,
 ];
 

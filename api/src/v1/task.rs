@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use quorate_model::workflow::TaskDefinition;
 use quorate_model::{Attempt, LogIndex, Retired, RunId, Task, TaskId};
 use serde::Deserialize;
 
@@ -117,6 +118,16 @@ pub(super) fn find_attempt(
 pub(super) fn find(edge: &Edge, run: RunId, task: &str) -> Result<TaskId, Failure> {
     let (_, (_, position)) = look(edge, run, task)?;
     Ok(TaskId::new(run, position))
+}
+
+/// A task that must be there, and what its workflow says of it.
+pub(super) fn look_up(
+    edge: &Edge,
+    run: RunId,
+    task: &str,
+) -> Result<(TaskId, TaskDefinition), Failure> {
+    let (_, (found, position)) = look(edge, run, task)?;
+    Ok((TaskId::new(run, position), found.definition.tasks[position].clone()))
 }
 
 /// A task by its id. The position is within the tasks of the run.

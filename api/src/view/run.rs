@@ -83,12 +83,20 @@ impl RunState {
 impl From<&Run> for RunState {
     fn from(run: &Run) -> Self {
         match run.status {
-            RunStatus::Running if run.pause.is_some() => Self::Paused,
-            RunStatus::Running | RunStatus::Stopping(_) => Self::Running,
-            RunStatus::Ended { end: RunEnd::Succeeded, .. } => Self::Succeeded,
-            RunStatus::Ended { end: RunEnd::Failed, .. } => Self::Failed,
-            RunStatus::Ended { end: RunEnd::Cancelled, .. } => Self::Cancelled,
-            RunStatus::Ended { end: RunEnd::TimedOut, .. } => Self::TimedOut,
+            RunStatus::Running | RunStatus::Ending { .. } if run.pause.is_some() => Self::Paused,
+            RunStatus::Running | RunStatus::Stopping(_) | RunStatus::Ending { .. } => Self::Running,
+            RunStatus::Ended { end, .. } => Self::from(end),
+        }
+    }
+}
+
+impl From<RunEnd> for RunState {
+    fn from(end: RunEnd) -> Self {
+        match end {
+            RunEnd::Succeeded => Self::Succeeded,
+            RunEnd::Failed => Self::Failed,
+            RunEnd::Cancelled => Self::Cancelled,
+            RunEnd::TimedOut => Self::TimedOut,
         }
     }
 }
@@ -120,6 +128,7 @@ pub struct TaskCounts {
     pub total: u32,
     pub waiting: u32,
     pub queued: u32,
+    pub asking: u32,
     pub running: u32,
     pub retrying: u32,
     pub succeeded: u32,
@@ -148,6 +157,7 @@ impl TaskCounts {
         match state {
             TaskState::Waiting => &mut self.waiting,
             TaskState::Queued => &mut self.queued,
+            TaskState::Asking => &mut self.asking,
             TaskState::Running => &mut self.running,
             TaskState::Retrying => &mut self.retrying,
             TaskState::Succeeded => &mut self.succeeded,
@@ -163,7 +173,8 @@ impl TaskCounts {
     /// Those of which nothing follows.
     #[must_use]
     pub fn ended(&self) -> u32 {
-        self.total - self.waiting - self.queued - self.running - self.retrying - self.held
+        let open = self.waiting + self.queued + self.asking + self.running + self.retrying;
+        self.total - open - self.held
     }
 }
 
@@ -186,6 +197,9 @@ pub struct RunView {
     /// What people did to it, oldest first. Not in lists.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interventions: Vec<InterventionView>,
+    /// What it has come to, while its hooks run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<RunState>,
     /// Why it was stopped: what was said when it was cancelled, or which task failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -200,6 +214,9 @@ pub struct RunView {
     /// When its first attempt was assigned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
+    /// When its deadline passed, if it had not ended by then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late_at: Option<Time>,
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Time>,
@@ -241,12 +258,14 @@ impl RunView {
             stopping,
             pause: run.pause.as_ref().map(PauseView::of),
             interventions: Vec::new(),
+            ending: ending(&run.status),
             reason,
             trigger: run.trigger.to_string(),
             labels: run.labels.clone(),
             logical_time: Time(run.logical_time),
             created_at: Time(run.created.at),
             started_at: run.tasks.iter().filter_map(first_assigned_at).min().map(Time),
+            late_at: run.late.map(|mark| Time(mark.at)),
             ended_at,
             duration: span.map(|span| span.to_string()),
             duration_ms: span.map(|span| span.0.0),
@@ -276,7 +295,7 @@ fn stop(status: &RunStatus) -> (bool, Option<String>) {
     let (stopping, stop) = match status {
         RunStatus::Running => (false, None),
         RunStatus::Stopping(stop) => (true, Some(stop)),
-        RunStatus::Ended { stop, .. } => (false, stop.as_ref()),
+        RunStatus::Ending { stop, .. } | RunStatus::Ended { stop, .. } => (false, stop.as_ref()),
     };
     let reason = stop.and_then(|stop| match stop {
         RunStop::Cancelled { reason } => Some(reason.clone()).filter(|reason| !reason.is_empty()),
@@ -284,6 +303,13 @@ fn stop(status: &RunStatus) -> (bool, Option<String>) {
         RunStop::Failed { task } => Some(format!("task {task} failed")),
     });
     (stopping, reason)
+}
+
+fn ending(status: &RunStatus) -> Option<RunState> {
+    match status {
+        RunStatus::Ending { end, .. } => Some(RunState::from(*end)),
+        RunStatus::Running | RunStatus::Stopping(_) | RunStatus::Ended { .. } => None,
+    }
 }
 
 fn failed_tasks(run: &Run, definition: &Definition) -> Vec<Name> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use quorate_model::workflow::{Definition, OnLost, TaskDefinition, TriggerRule};
+use quorate_model::workflow::{Definition, Hook, OnLost, TaskDefinition, TriggerRule};
 use quorate_model::{
     Decision, Json, Name, Pause, PauseScope, Retired, Run, RunEnd, Task, TaskEnd, TaskStatus,
     UnixMs, Verdict, WorkerId,
@@ -24,6 +24,8 @@ pub enum TaskState {
     Waiting,
     /// May start; waits for a worker.
     Queued,
+    /// Waits for the answer of a person.
+    Asking,
     /// A worker has it.
     Running,
     /// Failed, and will be queued again.
@@ -51,6 +53,7 @@ impl TaskState {
         match self {
             Self::Waiting => "waiting",
             Self::Queued => "queued",
+            Self::Asking => "asking",
             Self::Running => "running",
             Self::Retrying => "retrying",
             Self::Succeeded => "succeeded",
@@ -66,7 +69,8 @@ impl TaskState {
     /// Whether nothing follows, unless the task is held.
     #[must_use]
     pub fn is_final(self) -> bool {
-        !matches!(self, Self::Waiting | Self::Queued | Self::Running | Self::Retrying)
+        let open = [Self::Waiting, Self::Queued, Self::Asking, Self::Running, Self::Retrying];
+        !open.contains(&self)
     }
 }
 
@@ -75,6 +79,7 @@ impl From<&TaskStatus> for TaskState {
         match status {
             TaskStatus::Waiting(_) | TaskStatus::Delayed { .. } => Self::Waiting,
             TaskStatus::Deciding | TaskStatus::Ready => Self::Queued,
+            TaskStatus::Asking { .. } => Self::Asking,
             TaskStatus::Running(_) => Self::Running,
             TaskStatus::Retrying { .. } => Self::Retrying,
             TaskStatus::Held => Self::Lost,
@@ -124,6 +129,9 @@ pub struct TaskView {
     /// What it waits for, while it does. For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
+    /// At which moment of the run it comes, if it is no part of the DAG.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<Hook>,
     /// Its predecessors.
     pub needs: Vec<Name>,
     /// What they must have come to.
@@ -139,7 +147,10 @@ pub struct TaskView {
     /// What happens when its worker is lost: `retry`, `fail` or `hold`.
     #[serde(default)]
     pub on_lost: OnLost,
-    /// What a person decided when it was held, the last time.
+    /// What a person is asked, or was, if it is an approval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<String>,
+    /// What a person decided when it was held, the last time, or answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<DecisionView>,
     /// The worker that has it.
@@ -151,6 +162,9 @@ pub struct TaskView {
     /// When its first attempt was assigned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
+    /// When the deadline of an attempt at it passed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late_at: Option<Time>,
     /// When it ended for good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Time>,
@@ -194,6 +208,7 @@ impl TaskView {
             stopping: task.flight().is_some_and(|flight| flight.stop.is_some()),
             held: task.status == TaskStatus::Held,
             waits_for: waits_for(run, definition, task, said),
+            hook: said.hook,
             needs: said.needs.iter().filter_map(id).collect(),
             trigger_rule: said.trigger_rule,
             attempts_begun: task.attempts_begun.0,
@@ -201,10 +216,12 @@ impl TaskView {
             losses: task.losses,
             retries_max: said.retry.limit,
             on_lost: said.on_lost,
+            question: task.question.clone(),
             decision: task.decision.as_ref().map(DecisionView::of),
             worker: task.flight().map(|flight| flight.worker),
             queued_at: task.ready.map(|mark| Time(mark.at)),
             started_at,
+            late_at: task.late.map(|mark| Time(mark.at)),
             ended_at,
             duration: span.map(|span| span.to_string()),
             duration_ms: span.map(|span| span.0.0),
@@ -265,6 +282,7 @@ fn retry_at(status: &TaskStatus) -> Option<Time> {
         TaskStatus::Waiting(_)
         | TaskStatus::Deciding
         | TaskStatus::Delayed { .. }
+        | TaskStatus::Asking { .. }
         | TaskStatus::Ready
         | TaskStatus::Running(_)
         | TaskStatus::Held
@@ -279,6 +297,7 @@ fn waits_for(
     said: &TaskDefinition,
 ) -> Option<String> {
     match &task.status {
+        TaskStatus::Waiting(_) if said.hook.is_some() => Some("the run to end".to_owned()),
         TaskStatus::Waiting(_) => Some(open_needs(run, definition, said)),
         TaskStatus::Ready | TaskStatus::Deciding if run.pause.is_some() => {
             run.pause.as_ref().map(resumption)
@@ -291,6 +310,10 @@ fn waits_for(
         }
         TaskStatus::Delayed { at } => Some(format!("its delay to end at {}", Time(*at))),
         TaskStatus::Retrying { at } => Some(format!("its next try at {}", Time(*at))),
+        TaskStatus::Asking { until } => Some(match until {
+            Some(until) => format!("a person to approve or reject it until {}", Time(*until)),
+            None => "a person to approve or reject it".to_owned(),
+        }),
         TaskStatus::Held => Some("a person to decide what becomes of it".to_owned()),
         TaskStatus::Running(_) | TaskStatus::Ended(_) => None,
     }

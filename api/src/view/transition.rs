@@ -20,6 +20,9 @@ pub enum Transition {
     /// The end of an attempt was recorded.
     #[serde(rename = "attempt.ended")]
     AttemptEnded,
+    /// An attempt was not through by the deadline of its task; it goes on.
+    #[serde(rename = "task.late")]
+    TaskLate,
     /// A task is held: its worker was lost, and a person is to decide.
     #[serde(rename = "task.held")]
     TaskHeld,
@@ -41,6 +44,9 @@ pub enum Transition {
     /// A task could start. Of several times, the last alone is remembered.
     #[serde(rename = "task.ready")]
     TaskReady,
+    /// The run had not ended by its deadline; it goes on.
+    #[serde(rename = "run.late")]
+    RunLate,
     /// The run ended.
     #[serde(rename = "run.ended")]
     RunEnded,
@@ -100,6 +106,7 @@ impl TransitionView {
             all.extend(named);
         }
         all.extend(run.interventions.iter().map(Self::of_intervention));
+        all.extend(run.late.map(|mark| Self::new(mark, Transition::RunLate)));
         if let quorate_model::RunStatus::Ended { mark, .. } = run.status {
             let state = Some(RunState::from(&**run).to_string());
             all.push(Self { state, ..Self::new(mark, Transition::RunEnded) });
@@ -129,6 +136,7 @@ impl TransitionView {
             let state = Some(TaskState::from(&task.status).to_string());
             Self { state, ..Self::new(mark, Transition::TaskEnded) }
         });
+        let late = task.late.map(|mark| Self::new(mark, Transition::TaskLate));
         let held = task.held.map(|mark| Self::new(mark, Transition::TaskHeld));
         let decided = task.decision.as_ref().map(|made| Self {
             state: Some(made.verdict.to_string()),
@@ -137,7 +145,7 @@ impl TransitionView {
             ..Self::new(made.mark, Transition::TaskDecided)
         });
         let all = ready.into_iter().chain(records).chain(in_flight);
-        all.chain(held).chain(decided).chain(ended)
+        all.chain(late).chain(held).chain(decided).chain(ended)
     }
 
     fn of_record(record: &AttemptRecord) -> [Self; 2] {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use quorate_expression::ZONE_DEFAULT;
 use quorate_model::workflow::{
-    Action, Definition, OnLost, Param, ParamKind, Retry, RetryCause, Switch, TaskDefinition,
+    Action, Definition, Hook, OnLost, Param, ParamKind, Retry, RetryCause, Switch, TaskDefinition,
     TriggerRule, Version, Workflow,
 };
 use quorate_model::{Json, Name};
@@ -210,6 +210,9 @@ pub struct TaskDefinitionView {
     /// Its failure counts as a success.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub continue_on_failure: bool,
+    /// At which moment of the run it comes, if it is no part of the DAG.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<Hook>,
     /// Its predecessors.
     pub needs: Vec<Name>,
     /// What they must have come to.
@@ -230,6 +233,9 @@ pub struct TaskDefinitionView {
     /// The same in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// How long one attempt may take before the task is said to be late, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
     /// Labels that the worker must have.
     pub runs_on: BTreeMap<Name, String>,
     /// Files that are kept with the run.
@@ -248,6 +254,7 @@ impl TaskDefinitionView {
             when: task.when.clone(),
             disabled: task.disabled,
             continue_on_failure: task.continue_on_failure,
+            hook: task.hook,
             needs: task.needs.iter().filter_map(id).collect(),
             trigger_rule: task.trigger_rule,
             env: task.env.clone(),
@@ -256,6 +263,7 @@ impl TaskDefinitionView {
             on_lost: task.on_lost,
             timeout,
             timeout_ms,
+            deadline_ms: task.deadline.map(|deadline| deadline.0),
             runs_on: task.runs_on.clone(),
             artifacts: task.artifacts.clone(),
         }
@@ -267,6 +275,18 @@ fn params(action: &Action, workflow: &Definition) -> Value {
     match action {
         Action::Work { params, .. } => params.value(),
         Action::Noop => json!({}),
+        Action::Approval(approval) => {
+            let inputs = approval.inputs.iter();
+            let inputs: BTreeMap<&Name, ParamView> =
+                inputs.map(|(name, param)| (name, param.into())).collect();
+            json!({
+                "message": approval.message,
+                "approvers": approval.approvers,
+                "timeout": approval.timeout.map(|timeout| Span(timeout).to_string()),
+                "on_timeout": approval.on_timeout,
+                "inputs": inputs,
+            })
+        }
         Action::Switch(Switch { arms, otherwise }) => {
             let ids = |targets: &[u32]| -> Vec<&Name> {
                 let found = targets.iter().filter_map(|&at| workflow.tasks.get(at as usize));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::rule::{self, Judgement};
 use crate::state::State;
-use crate::workflow::{Action, DefinitionId};
+use crate::workflow::{Action, DefinitionId, Hook};
 use crate::{
     Attempt, AttemptRecord, Flight, Outcome, Run, RunId, RunStatus, Tally, Task, TaskEnd, TaskId,
     TaskStatus, Timer, UnixMs, Verdict,
@@ -85,8 +85,11 @@ impl State {
         for &(at, timer) in &self.timers {
             let due = match timer {
                 Timer::Ready(task) => self.task(task).ok().and_then(goes_on_at),
+                Timer::Answer(task) => self.task(task).ok().and_then(asks_until),
                 Timer::TaskTimeout(task, attempt) => self.attempt_overdue_at(task, attempt),
+                Timer::TaskDeadline(task, attempt) => self.attempt_late_at(task, attempt),
                 Timer::RunTimeout(run) => self.run_overdue_at(run),
+                Timer::RunDeadline(run) => self.run_late_at(run),
                 Timer::Retire(run) => self.runs.get(&run).and_then(|found| found.retires_at()),
                 Timer::ForgetWorker(worker, epoch) => {
                     let found = self.workers.get(&worker).filter(|found| found.epoch == epoch);
@@ -107,6 +110,16 @@ impl State {
         flight.overdue_at(self.task_definition(id).ok()?.timeout)
     }
 
+    fn attempt_late_at(&self, id: TaskId, attempt: Attempt) -> Option<UnixMs> {
+        let flight = self.task(id).ok()?.flight().filter(|flight| flight.attempt == attempt)?;
+        flight.late_at(self.task_definition(id).ok()?.deadline)
+    }
+
+    fn run_late_at(&self, id: RunId) -> Option<UnixMs> {
+        let run = self.runs.get(&id).filter(|run| run.status == RunStatus::Running)?;
+        run.late_at(self.definition(run.definition).deadline)
+    }
+
     fn run_overdue_at(&self, id: RunId) -> Option<UnixMs> {
         let run = self.runs.get(&id)?;
         run.overdue_at(self.definition(run.definition).timeout)
@@ -123,6 +136,9 @@ impl State {
         let idle = run.pause.is_none() || run.status == RunStatus::Running;
         ensure(idle, || format!("run {id} is paused and {}", run.status))?;
         let overdue_at = self.run_overdue_at(id);
+        let is_watched = |at| run.late.is_some() || self.has_timer(at, Timer::RunDeadline(id));
+        let late_at = self.run_late_at(id);
+        ensure(late_at.is_none_or(is_watched), || format!("run {id} is never late"))?;
         let stops = overdue_at.is_none_or(|at| self.has_timer(at, Timer::RunTimeout(id)));
         ensure(stops, || format!("run {id} never times out"))?;
         for (position, task) in run.tasks.iter().enumerate() {
@@ -135,6 +151,9 @@ impl State {
     fn check_task(&self, id: TaskId, task: &Task, run: &Run) -> Result<(), String> {
         let stopping = matches!(run.status, RunStatus::Stopping(_));
         let waits = match &task.status {
+            TaskStatus::Waiting(_) if self.is_late_hook(id, run) => {
+                matches!(run.status, RunStatus::Running | RunStatus::Stopping(_))
+            }
             TaskStatus::Waiting(tally) => !stopping && self.is_undecided(id, run, *tally),
             TaskStatus::Ready => {
                 let queued = task.ready.is_some_and(|r| self.ready.contains(&(r.index, id)));
@@ -153,12 +172,22 @@ impl State {
             TaskStatus::Retrying { at } | TaskStatus::Delayed { at } => {
                 !stopping && self.has_timer(*at, Timer::Ready(id))
             }
+            TaskStatus::Asking { until } => {
+                let is_timed = until.is_none_or(|at| self.has_timer(at, Timer::Answer(id)));
+                !stopping && is_timed && task.question.is_some()
+            }
             TaskStatus::Held => !stopping && task.held.is_some() && is_unknown(task),
             TaskStatus::Ended(_) => task.ended.is_some(),
         };
         ensure(waits, || format!("{id} is {} and nothing will change that", task.status))?;
         let definition = self.definition(run.definition);
         check_attempts(id, task, &definition.tasks[id.position()].action)
+    }
+
+    /// Whether a task comes when all others have ended.
+    fn is_late_hook(&self, id: TaskId, run: &Run) -> bool {
+        let said = &self.definition(run.definition).tasks[id.position()];
+        said.hook.is_some_and(|hook| hook != Hook::Start)
     }
 
     /// Whether the tally is that of the predecessors, and their rule leaves it open.
@@ -185,11 +214,16 @@ fn goes_on_at(task: &Task) -> Option<UnixMs> {
         TaskStatus::Retrying { at } | TaskStatus::Delayed { at } => Some(at),
         TaskStatus::Waiting(_)
         | TaskStatus::Deciding
+        | TaskStatus::Asking { .. }
         | TaskStatus::Ready
         | TaskStatus::Running(_)
         | TaskStatus::Held
         | TaskStatus::Ended(_) => None,
     }
+}
+
+fn asks_until(task: &Task) -> Option<UnixMs> {
+    if let TaskStatus::Asking { until } = task.status { until } else { None }
 }
 
 /// Whether nobody knows how the last attempt ended.

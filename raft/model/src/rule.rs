@@ -46,6 +46,9 @@ fn leaves_out(said: &TaskDefinition, task: &Task, after: u32) -> bool {
 /// says so itself, or it has successors and each of them asks for failures.
 pub(crate) fn is_handled(definition: &Definition, graph: &Graph, task: u32, end: TaskEnd) -> bool {
     let Some(said) = definition.tasks.get(task as usize) else { return false };
+    if said.hook.is_some() {
+        return true;
+    }
     let by_itself = matches!(end, TaskEnd::Failed | TaskEnd::TimedOut | TaskEnd::Lost);
     if by_itself && said.continue_on_failure {
         return true;

@@ -35,6 +35,8 @@ pub struct Run {
     pub created: Mark,
     /// The entry that last changed it or a task of it.
     pub changed: Mark,
+    /// When its deadline passed, and by which entry, if it had not ended by then.
+    pub late: Option<Mark>,
     /// Where it stands.
     pub status: RunStatus,
     /// Nothing more of it starts until it is resumed.
@@ -61,6 +63,13 @@ pub enum RunStatus {
     Running,
     /// No further task starts; the running ones are being killed.
     Stopping(RunStop),
+    /// All tasks of the DAG have ended; the hooks for that run.
+    Ending {
+        /// How it will have ended.
+        end: RunEnd,
+        /// Why it was stopped, if it was.
+        stop: Option<RunStop>,
+    },
     /// Over. Final.
     Ended {
         /// How.
@@ -130,7 +139,7 @@ impl Run {
     pub fn end(&self) -> Option<RunEnd> {
         match self.status {
             RunStatus::Ended { end, .. } => Some(end),
-            RunStatus::Running | RunStatus::Stopping(_) => None,
+            RunStatus::Running | RunStatus::Stopping(_) | RunStatus::Ending { .. } => None,
         }
     }
 
@@ -139,22 +148,24 @@ impl Run {
     pub fn ended_at(&self) -> Option<UnixMs> {
         match self.status {
             RunStatus::Ended { mark, .. } => Some(mark.at),
-            RunStatus::Running | RunStatus::Stopping(_) => None,
+            RunStatus::Running | RunStatus::Stopping(_) | RunStatus::Ending { .. } => None,
         }
     }
 }
 
 impl Run {
-    /// Whether its ready tasks may start: it runs, and is not paused.
+    /// Whether its ready tasks may start: it runs, or its hooks do, and it is not paused.
     #[must_use]
     pub fn is_going(&self) -> bool {
-        self.status == RunStatus::Running && self.pause.is_none()
+        let has_begun = matches!(self.status, RunStatus::Running | RunStatus::Ending { .. });
+        has_begun && self.pause.is_none()
     }
 
     /// When it is stopped if its tasks are not through by then. While it is paused its
     /// timeout stands still.
     pub(crate) fn overdue_at(&self, timeout: Option<DurationMs>) -> Option<UnixMs> {
-        timeout.filter(|_| self.is_going()).map(|timeout| self.timed_from.after(timeout))
+        let is_timed = self.status == RunStatus::Running && self.pause.is_none();
+        timeout.filter(|_| is_timed).map(|timeout| self.timed_from.after(timeout))
     }
 
     /// Writes down what somebody did to it.
@@ -163,6 +174,11 @@ impl Run {
             self.interventions.remove(0);
         }
         self.interventions.push(intervention);
+    }
+
+    /// When it is late if it has not ended by then.
+    pub(crate) fn late_at(&self, deadline: Option<DurationMs>) -> Option<UnixMs> {
+        deadline.map(|deadline| self.created.at.after(deadline))
     }
 
     /// When it leaves the live state, if it has ended.
@@ -176,6 +192,7 @@ impl fmt::Display for RunStatus {
         match self {
             Self::Running => f.write_str("running"),
             Self::Stopping(_) => f.write_str("stopping"),
+            Self::Ending { end, .. } => write!(f, "ending {end}"),
             Self::Ended { end, .. } => end.fmt(f),
         }
     }

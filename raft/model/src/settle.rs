@@ -4,24 +4,28 @@
 //! which a task has ended and its successors do not know. Costs the successors of what
 //! ended, not the size of the DAG.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::rule::{self, Judgement};
 use crate::state::{Output, State, StoredDefinition, Timer};
-use crate::workflow::{Action, Definition, Graph, OnFailure, OnLost, TaskDefinition};
+use crate::workflow::{Action, Definition, Graph, Hook, OnFailure, OnLost, TaskDefinition};
 use crate::{
     AttemptRecord, Dispatch, Effect, Event, Flight, LOSSES_MAX, Outcome, Pause, Run, RunEnd, RunId,
-    RunStatus, RunStop, StopReason, Tally, TaskEnd, TaskId, TaskStatus, Usage, WorkerId,
+    RunStatus, RunStop, StopReason, Tally, Task, TaskEnd, TaskId, TaskStatus, Usage, WorkerId,
     task::ATTEMPTS_KEPT_MAX,
 };
 
 /// Lets the first tasks of a new run begin.
 pub(crate) fn open(state: &mut State, output: &mut Output, run: RunId) {
     let Some((definition, graph)) = plan_of(state, run) else { return };
+    if let Some(at) = state.runs.get(&run).and_then(|found| found.late_at(definition.deadline)) {
+        state.set_timer(at, Timer::RunDeadline(run));
+    }
     let mut ended = VecDeque::new();
     for (position, said) in definition.tasks.iter().enumerate() {
-        if rule::judge(said, Tally::default()) == Judgement::Ready {
+        let is_late = said.hook.is_some_and(|hook| hook != Hook::Start);
+        if !is_late && rule::judge(said, Tally::default()) == Judgement::Ready {
             let task = TaskId::new(run, position);
             ended.extend(begin(state, output, task, said).then_some(task));
         }
@@ -83,7 +87,7 @@ fn begin_now(state: &mut State, output: &mut Output, task: TaskId, said: &TaskDe
             mark_ended(state, output, task, TaskEnd::Succeeded);
             true
         }
-        Action::Work { .. } | Action::Switch(_) => {
+        Action::Work { .. } | Action::Switch(_) | Action::Approval(_) => {
             make_ready(state, output, task);
             false
         }
@@ -202,7 +206,8 @@ fn mark_ended(state: &mut State, output: &mut Output, task: TaskId, end: TaskEnd
 fn end_run_if_done(state: &mut State, output: &mut Output, id: RunId) {
     let mark = state.mark();
     let Some(run) = state.runs.get(&id) else { return };
-    if run.tasks_open > 0 || run.has_ended() {
+    let hooks = waiting_hooks(state, id);
+    if run.tasks_open as usize > hooks.len() || run.has_ended() {
         return;
     }
     let any_failed = || has_failed(state.stored(run.definition), run);
@@ -210,18 +215,50 @@ fn end_run_if_done(state: &mut State, output: &mut Output, id: RunId) {
         RunStatus::Stopping(stop @ RunStop::Cancelled { .. }) => (RunEnd::Cancelled, Some(stop)),
         RunStatus::Stopping(stop @ RunStop::TimedOut) => (RunEnd::TimedOut, Some(stop)),
         RunStatus::Stopping(stop @ RunStop::Failed { .. }) => (RunEnd::Failed, Some(stop)),
+        RunStatus::Ending { end, stop } => (*end, stop.as_ref()),
         RunStatus::Running | RunStatus::Ended { .. } if any_failed() => (RunEnd::Failed, None),
         RunStatus::Running | RunStatus::Ended { .. } => (RunEnd::Succeeded, None),
     };
     let stop = stop.cloned();
     unset_run_timeout(state, id);
+    unset_run_deadline(state, id);
+    let run = state.run_mut(id);
+    run.pause = None;
+    if hooks.iter().any(|(_, hook)| hook.is_for(end)) {
+        run.status = RunStatus::Ending { end, stop };
+        output.events.push(Event::Run(id));
+        begin_hooks(state, output, &hooks, end);
+        return;
+    }
+    begin_hooks(state, output, &hooks, end);
     let run = state.run_mut(id);
     run.status = RunStatus::Ended { end, mark, stop };
-    run.pause = None;
     if let Some(at) = run.retires_at() {
         state.set_timer(at, Timer::Retire(id));
     }
     output.events.push(Event::Run(id));
+}
+
+/// The hooks of a run that wait for its end, at most one for each way to end.
+fn waiting_hooks(state: &State, id: RunId) -> Vec<(TaskId, Hook)> {
+    let Some(run) = state.runs.get(&id) else { return Vec::new() };
+    let definition = state.definition(run.definition);
+    let tasks = run.tasks.iter().zip(&definition.tasks).enumerate();
+    let hooks = tasks.rev().map_while(|(at, (task, said))| Some((at, task, said.hook?)));
+    let waiting = |task: &Task| matches!(task.status, TaskStatus::Waiting(_));
+    let hooks = hooks.filter(|(_, task, hook)| *hook != Hook::Start && waiting(task));
+    hooks.map(|(at, _, hook)| (TaskId::new(id, at), hook)).collect()
+}
+
+/// Lets the hooks begin that are for an end, and ends the others.
+fn begin_hooks(state: &mut State, output: &mut Output, hooks: &[(TaskId, Hook)], end: RunEnd) {
+    for &(task, hook) in hooks {
+        if hook.is_for(end) {
+            make_ready(state, output, task);
+        } else {
+            mark_ended(state, output, task, TaskEnd::Skipped);
+        }
+    }
 }
 
 /// Whether a task failed and nobody provided for it.
@@ -247,15 +284,27 @@ fn unset_run_timeout(state: &mut State, id: RunId) {
     }
 }
 
+fn unset_run_deadline(state: &mut State, id: RunId) {
+    let Some(run) = state.runs.get(&id) else { return };
+    if let Some(at) = run.late_at(state.definition(run.definition).deadline) {
+        state.unset_timer(at, Timer::RunDeadline(id));
+    }
+}
+
 /// Has a run end before its tasks are through: what has not started never will, and what
 /// runs is stopped. The run ends with the last of the latter.
 pub(crate) fn stop_run(state: &mut State, output: &mut Output, run: RunId, why: RunStop) {
     unset_run_timeout(state, run);
+    unset_run_deadline(state, run);
     let found = state.run_mut(run);
-    found.status = RunStatus::Stopping(why);
     found.pause = None;
+    // What it has come to, it has come to: then only its hooks are stopped.
+    if !matches!(found.status, RunStatus::Ending { .. }) {
+        found.status = RunStatus::Stopping(why);
+    }
     output.events.push(Event::Run(run));
-    for task in state.open_tasks(run) {
+    let hooks: BTreeSet<TaskId> = waiting_hooks(state, run).into_iter().map(|(id, _)| id).collect();
+    for task in state.open_tasks(run).into_iter().filter(|task| !hooks.contains(task)) {
         stop_task(state, output, task);
     }
     end_run_if_done(state, output, run);
@@ -274,6 +323,11 @@ fn stop_task(state: &mut State, output: &mut Output, task: TaskId) {
         TaskStatus::Ready | TaskStatus::Deciding => state.unmark_ready(task),
         &mut (TaskStatus::Retrying { at } | TaskStatus::Delayed { at }) => {
             state.unset_timer(at, Timer::Ready(task));
+        }
+        &mut TaskStatus::Asking { until } => {
+            if let Some(at) = until {
+                state.unset_timer(at, Timer::Answer(task));
+            }
         }
         TaskStatus::Waiting(_) | TaskStatus::Held | TaskStatus::Ended(_) => {}
     }
@@ -355,13 +409,17 @@ fn meet(state: &mut State, output: &mut Output, task: TaskId, fate: Fate) {
 
 /// Takes the attempt of a task that is in flight off its worker and off the clock.
 fn land(state: &mut State, task: TaskId) -> Option<Flight> {
-    let timeout = state.task_definition(task).ok()?.timeout;
+    let said = state.task_definition(task).ok()?;
+    let (timeout, deadline) = (said.timeout, said.deadline);
     state.task(task).ok()?.flight()?;
     // Held open only: whoever lands an attempt decides at once what the task is instead.
     let status = std::mem::replace(&mut state.task_mut(task).status, TaskStatus::Ready);
     let TaskStatus::Running(flight) = status else { return None };
     if let Some(at) = flight.overdue_at(timeout) {
         state.unset_timer(at, Timer::TaskTimeout(task, flight.attempt));
+    }
+    if let Some(at) = flight.late_at(deadline) {
+        state.unset_timer(at, Timer::TaskDeadline(task, flight.attempt));
     }
     state.workers.entry(flight.worker).and_modify(|holder| {
         holder.running.remove(&task);

@@ -116,10 +116,16 @@ pub struct State {
 pub enum Timer {
     /// A task goes on: after its delay, or for another try.
     Ready(TaskId),
+    /// A person has not answered.
+    Answer(TaskId),
     /// An attempt has taken too long.
     TaskTimeout(TaskId, Attempt),
+    /// An attempt is late.
+    TaskDeadline(TaskId, Attempt),
     /// A run has taken too long.
     RunTimeout(RunId),
+    /// A run is late.
+    RunDeadline(RunId),
     /// A finished run moves to the history.
     Retire(RunId),
     /// A worker that is gone is forgotten.

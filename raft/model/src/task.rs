@@ -32,9 +32,13 @@ pub struct Task {
     pub failures: u32,
     /// Tries whose worker was lost; not counted against the retry limit.
     pub losses: u32,
+    /// When the deadline of an attempt first passed, and by which entry.
+    pub late: Option<Mark>,
     /// When it was last held, and by which entry.
     pub held: Option<Mark>,
-    /// What a person decided of it when it was held, the last time.
+    /// What a person is asked, or was.
+    pub question: Option<String>,
+    /// What a person decided of it when it was held, the last time, or answered.
     pub decision: Option<Decision>,
     /// The arm that it took, if it is a switch: one beyond the last where no condition held.
     pub branch: Option<u32>,
@@ -56,7 +60,9 @@ impl Task {
             attempts_begun: Attempt(0),
             failures: 0,
             losses: 0,
+            late: None,
             held: None,
+            question: None,
             decision: None,
             branch: None,
             note: None,
@@ -72,6 +78,7 @@ impl Task {
             TaskStatus::Waiting(_)
             | TaskStatus::Deciding
             | TaskStatus::Delayed { .. }
+            | TaskStatus::Asking { .. }
             | TaskStatus::Ready
             | TaskStatus::Retrying { .. }
             | TaskStatus::Held
@@ -87,6 +94,7 @@ impl Task {
             TaskStatus::Waiting(_)
             | TaskStatus::Deciding
             | TaskStatus::Delayed { .. }
+            | TaskStatus::Asking { .. }
             | TaskStatus::Ready
             | TaskStatus::Running(_)
             | TaskStatus::Retrying { .. }
@@ -135,6 +143,11 @@ pub enum TaskStatus {
         /// When it has.
         at: UnixMs,
     },
+    /// Waits for the answer of a person to [`Task::question`].
+    Asking {
+        /// When it is too late for one.
+        until: Option<UnixMs>,
+    },
     /// Failed; will be ready again.
     Retrying {
         /// When.
@@ -147,7 +160,7 @@ pub enum TaskStatus {
     Ended(TaskEnd),
 }
 
-/// What a person said of a task that was held.
+/// What a person said of a task that was held, or answered to its question.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Decision {
     /// What became of it.
@@ -259,6 +272,11 @@ pub struct Flight {
 }
 
 impl Flight {
+    /// When it is late if it has not ended by then.
+    pub(crate) fn late_at(&self, deadline: Option<DurationMs>) -> Option<UnixMs> {
+        deadline.map(|deadline| self.assigned_at.after(deadline))
+    }
+
     /// When it is stopped if it has not ended by then.
     pub(crate) fn overdue_at(&self, timeout: Option<DurationMs>) -> Option<UnixMs> {
         timeout.map(|timeout| self.assigned_at.after(timeout))
@@ -362,6 +380,7 @@ impl fmt::Display for TaskStatus {
             Self::Ready => f.write_str("ready"),
             Self::Running(flight) => write!(f, "running {} on {}", flight.attempt, flight.worker),
             Self::Delayed { at } => write!(f, "delayed until {at}"),
+            Self::Asking { .. } => f.write_str("asking"),
             Self::Retrying { at } => write!(f, "retrying at {at}"),
             Self::Held => f.write_str("held"),
             Self::Ended(end) => end.fmt(f),

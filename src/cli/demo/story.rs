@@ -299,6 +299,8 @@ fn record(
             }
             Transition::TaskEnded => record.ended_index = Some(transition.index),
             Transition::RunCreated
+            | Transition::TaskLate
+            | Transition::RunLate
             | Transition::TaskHeld
             | Transition::TaskDecided
             | Transition::TaskReady

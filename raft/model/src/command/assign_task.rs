@@ -42,7 +42,7 @@ impl AssignTask {
         }
         let attempt = Attempt(found.attempts_begun.0.saturating_add(1));
         let definition = state.task_definition(task)?;
-        let timeout = definition.timeout;
+        let (timeout, deadline) = (definition.timeout, definition.deadline);
         let holder = state.live_worker(worker, epoch)?;
         if !holder.is_eligible() {
             return Err(Rejection::Ineligible { worker });
@@ -60,6 +60,9 @@ impl AssignTask {
         let flight = Flight { attempt, worker, epoch, token, assigned_at, rendered, stop: None };
         if let Some(at) = flight.overdue_at(timeout) {
             state.set_timer(at, Timer::TaskTimeout(task, attempt));
+        }
+        if let Some(at) = flight.late_at(deadline) {
+            state.set_timer(at, Timer::TaskDeadline(task, attempt));
         }
         let found = state.task_mut(task);
         found.attempts_begun = attempt;

@@ -27,7 +27,7 @@ impl CancelRun {
         match found.status {
             RunStatus::Ended { .. } => Err(Rejection::RunEnded { run }),
             RunStatus::Stopping(_) => Ok(Reply::Done),
-            RunStatus::Running => {
+            RunStatus::Running | RunStatus::Ending { .. } => {
                 let (by, reason, mark) = (cut(by), cut(reason), state.mark());
                 let stop = RunStop::Cancelled { reason: reason.clone() };
                 state.run_mut(run).note(Intervention { act: Act::Cancel, by, reason, mark });

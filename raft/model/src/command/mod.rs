@@ -1,6 +1,7 @@
 //! The commands: every way the state can change, one file each.
 
 mod advance_clock;
+mod ask_person;
 mod assign_task;
 mod cancel_run;
 mod decide_task;
@@ -27,6 +28,7 @@ mod withdraw_worker;
 use serde::{Deserialize, Serialize};
 
 pub use advance_clock::{AdvanceClock, TIMERS_PER_ENTRY_MAX};
+pub use ask_person::AskPerson;
 pub use assign_task::AssignTask;
 pub use cancel_run::CancelRun;
 pub use decide_task::DecideTask;
@@ -104,6 +106,8 @@ pub enum Command {
     PauseWorkflow(PauseWorkflow),
     /// See [`ResumeWorkflow`].
     ResumeWorkflow(ResumeWorkflow),
+    /// See [`AskPerson`].
+    AskPerson(AskPerson),
 }
 
 /// The longest reason that is kept, in bytes; what is beyond is cut off. It is for people,
@@ -142,6 +146,7 @@ impl Command {
             Self::ResumeRun(c) => c.apply(state, output),
             Self::PauseWorkflow(c) => c.apply(state, output),
             Self::ResumeWorkflow(c) => c.apply(state, output),
+            Self::AskPerson(c) => c.apply(state, output),
         }
     }
 }

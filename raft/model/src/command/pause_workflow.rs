@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Rejection, Reply, cut};
 use crate::state::{Output, State};
-use crate::{Event, Name, Pause, PauseScope, RunId, settle};
+use crate::{Event, Name, Pause, PauseScope, RunId, RunStatus, settle};
 
 /// Pauses the runs of a workflow, those that it has and those that come: they are accepted,
 /// and start nothing.
@@ -35,7 +35,9 @@ impl PauseWorkflow {
         found.pause = Some(pause.clone());
         output.events.push(Event::Workflows);
         let live = state.runs.iter().filter(|(_, run)| run.workflow == workflow);
-        let goes = live.filter(|(_, run)| run.is_going()).map(|(&id, _)| id);
+        let goes = live
+            .filter(|(_, run)| run.status == RunStatus::Running && run.is_going())
+            .map(|(&id, _)| id);
         for run in goes.collect::<Vec<RunId>>() {
             settle::pause_run(state, output, run, pause.clone());
         }

@@ -24,7 +24,9 @@ impl ResumeRun {
         let found = state.runs.get(&run).ok_or(Rejection::NoSuchRun { run })?;
         match found.status {
             RunStatus::Ended { .. } => return Err(Rejection::RunEnded { run }),
-            RunStatus::Stopping(_) => return Err(Rejection::RunStopping { run }),
+            RunStatus::Stopping(_) | RunStatus::Ending { .. } => {
+                return Err(Rejection::RunStopping { run });
+            }
             RunStatus::Running => {}
         }
         if found.pause.is_none() {

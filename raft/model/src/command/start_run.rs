@@ -81,8 +81,8 @@ impl StartRun {
         #[rustfmt::skip]
         let new = Run {
             workflow, version, definition, params, labels, trigger, logical_time, created,
-            changed: created, status, pause, timed_from: created.at, interventions: Vec::new(),
-            tasks, tasks_open,
+            changed: created, late: None, status, pause, timed_from: created.at,
+            interventions: Vec::new(), tasks, tasks_open,
         };
         state.runs.insert(run, Arc::new(new));
         settle::set_run_timeout(state, run);

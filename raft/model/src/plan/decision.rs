@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::expression::{Rendering, TemplateError};
 use super::placement::assignments;
-use crate::command::{FailTask, PassTask, SkipTask, TakeBranch};
-use crate::workflow::Switch;
+use crate::command::{AskPerson, FailTask, PassTask, SkipTask, TakeBranch};
+use crate::workflow::{Action, Switch};
 use crate::{Command, State, TaskId, WorkerId};
 
 /// Conditions looked at at once: each may cost what a template may.
@@ -46,12 +46,17 @@ fn decide(
         let because = format!("its condition does not hold: {shown}");
         return Ok(Command::SkipTask(SkipTask { task, because }));
     }
-    Ok(match said.action.switch() {
-        Some(switch) => {
+    Ok(match &said.action {
+        Action::Switch(switch) => {
             let arm = first_that_holds(state, rendering, task, switch)?;
             Command::TakeBranch(TakeBranch { task, arm })
         }
-        None => Command::PassTask(PassTask { task }),
+        Action::Approval(approval) => {
+            let place = "approval.message";
+            let question = rendering.text(state, task, place, &approval.message)?;
+            Command::AskPerson(AskPerson { task, question })
+        }
+        Action::Work { .. } | Action::Noop => Command::PassTask(PassTask { task }),
     })
 }
 

@@ -70,6 +70,19 @@ impl Rendering {
         Ok(Some(Rendered { params: Json::new(&params), env }))
     }
 
+    /// What a text of a task comes to.
+    pub(super) fn text(
+        &mut self,
+        state: &State,
+        id: TaskId,
+        place: &str,
+        text: &str,
+    ) -> Result<String, TemplateError> {
+        let Some(run) = state.runs().get(&id.run) else { return Ok(String::new()) };
+        let renderer = self.renderer(state.definition(run.definition), id.run, run)?;
+        Pass { renderer, bytes: 0 }.text(place, text)
+    }
+
     /// Whether a condition of a task holds.
     pub(super) fn condition(
         &mut self,
@@ -240,6 +253,7 @@ fn word(status: &TaskStatus) -> String {
     match status {
         TaskStatus::Running(_) => "running".to_owned(),
         TaskStatus::Retrying { .. } => "retrying".to_owned(),
+        TaskStatus::Asking { .. } => "asking".to_owned(),
         TaskStatus::Delayed { .. } => "waiting".to_owned(),
         // As everywhere outside: what is held is lost for the time being.
         TaskStatus::Held => TaskEnd::Lost.to_string(),

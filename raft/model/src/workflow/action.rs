@@ -1,8 +1,11 @@
 //! What a task does once its turn has come.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{Json, Name};
+use super::Param;
+use crate::{DurationMs, Json, Name};
 
 /// What a task does. All that is carried out by a worker is [`Work`](Self::Work): a new kind
 /// of work changes nothing here, and nothing in the log.
@@ -20,6 +23,8 @@ pub enum Action {
     Noop,
     /// Chooses among the tasks that come after it.
     Switch(Switch),
+    /// Asks a person.
+    Approval(Approval),
 }
 
 impl Action {
@@ -30,6 +35,7 @@ impl Action {
             Self::Work { kind, .. } => kind.as_str(),
             Self::Noop => "noop",
             Self::Switch(_) => "switch",
+            Self::Approval(_) => "approval",
         }
     }
 
@@ -38,9 +44,44 @@ impl Action {
     pub fn switch(&self) -> Option<&Switch> {
         match self {
             Self::Switch(switch) => Some(switch),
-            Self::Work { .. } | Self::Noop => None,
+            Self::Work { .. } | Self::Noop | Self::Approval(_) => None,
         }
     }
+}
+
+/// A question to a person, on which the run waits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Approval {
+    /// The question. May be a template.
+    pub message: String,
+    /// Who is asked, in words; anybody may answer as long as there are no accounts.
+    pub approvers: Vec<String>,
+    /// What the answer tells besides, and what type that has: the outputs of the task.
+    pub inputs: BTreeMap<Name, Param>,
+    /// How long the answer may take.
+    pub timeout: Option<DurationMs>,
+    /// What no answer means.
+    pub on_timeout: OnTimeout,
+}
+
+impl Approval {
+    /// What the inputs come to where nobody gives them.
+    pub(crate) fn defaults(&self) -> Json {
+        let given = self.inputs.iter();
+        let given = given.filter_map(|(name, param)| Some((name, param.default.as_ref()?)));
+        Json::new(&given.map(|(name, value)| (name.to_string(), value.value())).collect())
+    }
+}
+
+/// What it means that nobody answered in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnTimeout {
+    /// No: the task has timed out, which is a failure.
+    #[default]
+    Reject,
+    /// Yes, with the defaults of the inputs.
+    Approve,
 }
 
 /// Conditions, and the tasks that each of them lets begin. The first that holds is taken.

@@ -13,11 +13,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use action::{Action, Arm, Switch};
+pub use action::{Action, Approval, Arm, OnTimeout, Switch};
 pub use graph::Graph;
 pub use retry::{Retry, RetryCause};
 
-use crate::{DurationMs, Json, LogIndex, Name, Pause, UnixMs};
+use crate::{DurationMs, Json, LogIndex, Name, Pause, RunEnd, UnixMs};
 
 /// Identifies a definition by its content: the first 128 bits of its SHA-256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -71,6 +71,8 @@ pub struct Definition {
     pub timezone: Option<String>,
     /// How long a run may take before it is killed.
     pub timeout: Option<DurationMs>,
+    /// How long a run may take before it is said to be late. Nothing is killed then.
+    pub deadline: Option<DurationMs>,
     /// What a failure means for the tasks that it does not concern.
     pub on_failure: OnFailure,
     /// The DAG. Its edges are [`TaskDefinition::needs`].
@@ -164,6 +166,8 @@ pub struct TaskDefinition {
     pub id: Name,
     /// For people; the id where it is empty.
     pub title: String,
+    /// At which moment of the run it comes, if it is no part of the DAG.
+    pub hook: Option<Hook>,
     /// The positions of its predecessors, ascending.
     pub needs: Vec<u32>,
     /// What its predecessors must have come to.
@@ -189,6 +193,8 @@ pub struct TaskDefinition {
     pub on_lost: OnLost,
     /// How long one attempt may take before it is killed.
     pub timeout: Option<DurationMs>,
+    /// How long one attempt may take before the task is said to be late. Nothing is killed then.
+    pub deadline: Option<DurationMs>,
     /// Labels that the worker must have.
     pub runs_on: BTreeMap<Name, String>,
     /// Files in its working directory that are kept with the run.
@@ -202,6 +208,7 @@ impl TaskDefinition {
         Self {
             id,
             title: String::new(),
+            hook: None,
             needs: Vec::new(),
             trigger_rule: TriggerRule::default(),
             action,
@@ -214,6 +221,7 @@ impl TaskDefinition {
             retry: Retry::default(),
             on_lost: OnLost::default(),
             timeout: None,
+            deadline: None,
             runs_on: BTreeMap::new(),
             artifacts: Vec::new(),
         }
@@ -221,7 +229,8 @@ impl TaskDefinition {
 
     /// Whether the leader has something to decide before it can begin.
     pub(crate) fn is_conditional(&self) -> bool {
-        self.when.is_some() || self.action.switch().is_some()
+        let decides = matches!(self.action, Action::Switch(_) | Action::Approval(_));
+        self.when.is_some() || decides
     }
 }
 
@@ -246,6 +255,40 @@ pub enum TriggerRule {
     NoneFailedMinOneSuccess,
     /// At once: predecessors are not waited for.
     Always,
+}
+
+/// A moment of a run at which a task comes that is no part of the DAG. What becomes of it
+/// changes nothing of what the run comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hook {
+    /// With the first tasks. Nothing waits for it but the end of the run.
+    Start,
+    /// When the run has succeeded.
+    Success,
+    /// When it has failed, or ran out of time.
+    Failure,
+    /// When it was cancelled.
+    Cancel,
+    /// However it came out.
+    Finally,
+}
+
+impl Hook {
+    /// Every one, in the order in which they come.
+    pub const ALL: [Self; 5] =
+        [Self::Start, Self::Success, Self::Failure, Self::Cancel, Self::Finally];
+
+    /// Whether it comes when a run has come to this.
+    pub(crate) fn is_for(self, end: RunEnd) -> bool {
+        match self {
+            Self::Start => false,
+            Self::Success => end == RunEnd::Succeeded,
+            Self::Failure => matches!(end, RunEnd::Failed | RunEnd::TimedOut),
+            Self::Cancel => end == RunEnd::Cancelled,
+            Self::Finally => true,
+        }
+    }
 }
 
 /// What a failure that is not handled means for the other tasks of its run.
@@ -288,5 +331,5 @@ mod tests {
         assert_ne!(definition.id(), id);
     }
 
-    const ID_OF_NOTHING: u128 = 130_706_357_065_364_965_337_644_198_429_077_306_147;
+    const ID_OF_NOTHING: u128 = 94_263_993_159_092_170_544_894_860_855_365_792_328;
 }

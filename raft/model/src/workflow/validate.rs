@@ -3,11 +3,11 @@
 //! Checked in apply, where a broken rule would hurt every node; the workflow file is checked
 //! by the same rules before, with positions, in `quorate-api`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Definition, Graph, TaskDefinition, TriggerRule};
+use super::{Action, Definition, Graph, TaskDefinition, TriggerRule};
 use crate::Name;
 
 /// Tasks in one workflow. A run keeps a record for each in memory while it lives.
@@ -87,6 +87,12 @@ pub enum DefinitionError {
         /// The switch.
         id: Name,
     },
+    /// A hook is a part of the DAG, comes twice, or before a task of the DAG.
+    #[error("the hook {id} must be work that stands by itself, behind all tasks, and once")]
+    BadHook {
+        /// Its id.
+        id: Name,
+    },
     /// A task that a switch may leave out must wait for it.
     #[error("task {id} is chosen by a switch, so its trigger rule cannot be always")]
     ImpatientTarget {
@@ -128,6 +134,7 @@ impl Definition {
             check_retries(task)?;
             check_conditions(task)?;
         }
+        check_hooks(&self.tasks)?;
         for (task, at) in self.tasks.iter().zip(0u32..) {
             check_targets(task, at, &self.tasks)?;
         }
@@ -188,9 +195,35 @@ fn rises(positions: &[u32]) -> bool {
 
 fn check_conditions(task: &TaskDefinition) -> Result<(), DefinitionError> {
     let arms = task.action.switch().map_or(&[][..], |switch| &switch.arms);
-    let mut texts = task.when.iter().chain(arms.iter().map(|arm| &arm.when));
+    let question = match &task.action {
+        Action::Approval(approval) => Some(&approval.message),
+        Action::Work { .. } | Action::Noop | Action::Switch(_) => None,
+    };
+    let texts = task.when.iter().chain(arms.iter().map(|arm| &arm.when));
+    let mut texts = texts.chain(question);
     if arms.len() > ARMS_MAX || texts.any(|text| text.len() > CONDITION_BYTES_MAX) {
         return Err(DefinitionError::TooManyConditions { id: task.id.clone() });
+    }
+    Ok(())
+}
+
+/// Hooks stand behind the DAG, and neither needs the other.
+fn check_hooks(tasks: &[TaskDefinition]) -> Result<(), DefinitionError> {
+    let first = tasks.iter().position(|task| task.hook.is_some()).unwrap_or(tasks.len());
+    let (dag, hooks) = tasks.split_at(first);
+    let limit = u32::try_from(first).unwrap_or(u32::MAX);
+    let needs_hook = |task: &&TaskDefinition| task.needs.last().is_some_and(|&need| need >= limit);
+    if let Some(task) = dag.iter().find(needs_hook) {
+        return Err(DefinitionError::BadHook { id: task.id.clone() });
+    }
+    let mut seen = BTreeSet::new();
+    for task in hooks {
+        let stands_alone = task.needs.is_empty() && !task.is_conditional();
+        let works = matches!(task.action, Action::Work { .. });
+        let is_new = task.hook.is_some_and(|hook| seen.insert(hook));
+        if !stands_alone || !works || !is_new || dag.is_empty() {
+            return Err(DefinitionError::BadHook { id: task.id.clone() });
+        }
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use quorate_model::command::{
     AdvanceClock, CancelRun, RegisterWorker, ReportTask, StartRun, WorkflowSource,
 };
 use quorate_model::plan::decisions;
-use quorate_model::workflow::{Action, Arm, Definition, Switch, TriggerRule};
+use quorate_model::workflow::{Action, Arm, Definition, Hook, Switch, TaskDefinition, TriggerRule};
 use quorate_model::{
     Command, Containment, Dispatch, DurationMs, Effect, Json, Outcome, Reply, RunEnd, RunId,
     RunStatus, TaskEnd, TaskStatus, Trigger, UnixMs, Usage,
@@ -24,6 +24,9 @@ use crate::replicas::Replicas;
 use account::{Account, Deed, Plan, Rule, Seen, Traits};
 
 const RUN: RunId = RunId(Uuid::from_u128(1));
+
+/// With the end that each is for: success, failure, any.
+const HOOKS: [Hook; 3] = [Hook::Success, Hook::Failure, Hook::Finally];
 
 /// More steps than any run of these takes: each task, each try, and the waits in between.
 const STEPS_MAX: usize = 500;
@@ -102,6 +105,15 @@ fn definition(plans: &[Plan]) -> Definition {
     notation::of_tasks(plans.iter().enumerate().map(task).collect())
 }
 
+/// The same with hooks behind it.
+fn with_hooks(mut definition: Definition) -> Definition {
+    for (hook, id) in HOOKS.into_iter().zip(["success", "failure", "finally"]) {
+        let task = notation::task(id, Vec::new()).expect("a name");
+        definition.tasks.push(TaskDefinition { hook: Some(hook), ..task });
+    }
+    definition
+}
+
 fn switch(plans: &[Plan], at: usize, takes_first: bool) -> Switch {
     let targets = account::targets(plans, at);
     let every_second = |from: usize| {
@@ -124,8 +136,12 @@ struct Course<'p> {
 
 impl<'p> Course<'p> {
     fn new(plans: &'p [Plan], slots: u32) -> Self {
+        Self::of(plans, slots, definition(plans))
+    }
+
+    fn of(plans: &'p [Plan], slots: u32, definition: Definition) -> Self {
         let replicas = Replicas::default();
-        let started = vec![0; plans.len()];
+        let started = vec![0; definition.tasks.len()];
         let mut course = Self { plans, replicas, now: 1_000, running: Vec::new(), started };
         let register = RegisterWorker {
             last: None,
@@ -136,7 +152,6 @@ impl<'p> Course<'p> {
             lease: DurationMs(10_000),
         };
         course.propose(Command::RegisterWorker(register));
-        let definition = definition(plans);
         let source = WorkflowSource::Inline { name: notation::name("w"), definition };
         let (params, labels) = (Json::new(&json!({})), [].into());
         let start = StartRun {
@@ -166,8 +181,12 @@ impl<'p> Course<'p> {
     /// I3: nothing starts before its rule says so.
     fn check_start(&self, dispatch: Dispatch) {
         let at = dispatch.task.position();
-        let plan = &self.plans[at];
         let ends = self.ends();
+        let Some(plan) = self.plans.get(at) else {
+            let dag = &ends[..self.plans.len()];
+            assert!(dag.iter().all(Option::is_some), "{dispatch} starts too early: {ends:?}");
+            return;
+        };
         let see = |&need: &usize| Some(account::seen(self.plans, need, at, ends[need]?));
         let needs: Vec<Option<Seen>> = plan.needs.iter().map(see).collect();
         assert!(plan.rule.is_met(&needs), "{dispatch} starts too early: {plan:?} {ends:?}");
@@ -179,6 +198,7 @@ impl<'p> Course<'p> {
             TaskStatus::Waiting(_)
             | TaskStatus::Deciding
             | TaskStatus::Delayed { .. }
+            | TaskStatus::Asking { .. }
             | TaskStatus::Ready
             | TaskStatus::Running(_)
             | TaskStatus::Retrying { .. }
@@ -221,9 +241,10 @@ impl<'p> Course<'p> {
             return;
         }
         let dispatch = self.running.swap_remove(choice % self.running.len());
-        let tries = &self.plans[dispatch.task.position()].tries;
+        let plan = self.plans.get(dispatch.task.position());
         let at = usize::try_from(dispatch.attempt.0 - 1).expect("a handful");
-        let outcome = match tries.get(at) {
+        // A hook fails, for that is to change nothing.
+        let outcome = match plan.and_then(|plan| plan.tries.get(at)) {
             Some(true) => Outcome::Succeeded { outputs: None },
             Some(false) | None => Outcome::Exited { code: 1 },
         };
@@ -251,6 +272,31 @@ proptest! {
             course.step(*choices.next().unwrap());
         }
         let Account { ends, starts, succeeds } = Account::of(&plans);
+        let found: Vec<TaskEnd> = course.ends().into_iter().map(|end| end.unwrap()).collect();
+        prop_assert_eq!(found, ends);
+        prop_assert_eq!(&course.started, &starts);
+        let RunStatus::Ended { end, .. } = course.status() else { panic!("the run goes on") };
+        prop_assert_eq!(end == RunEnd::Succeeded, succeeds);
+    }
+
+    #[test]
+    fn hooks_come_when_all_is_over_and_change_nothing(
+        plans in plans(), slots in 1..5_u32, choices in prop::collection::vec(any::<usize>(), 40),
+    ) {
+        let mut course = Course::of(&plans, slots, with_hooks(definition(&plans)));
+        let mut choices = choices.iter().cycle();
+        for _ in 0..STEPS_MAX {
+            if course.has_ended() {
+                break;
+            }
+            course.step(*choices.next().unwrap());
+        }
+        let Account { mut ends, mut starts, succeeds } = Account::of(&plans);
+        let came = |came: bool| if came { (TaskEnd::Failed, 1) } else { (TaskEnd::Skipped, 0) };
+        for (end, started) in [came(succeeds), came(!succeeds), came(true)] {
+            ends.push(end);
+            starts.push(started);
+        }
         let found: Vec<TaskEnd> = course.ends().into_iter().map(|end| end.unwrap()).collect();
         prop_assert_eq!(found, ends);
         prop_assert_eq!(&course.started, &starts);

@@ -2,7 +2,7 @@
 //! or name what never was.
 
 use quorate_model::command::{
-    AdvanceClock, AssignTask, CancelRun, DecideTask, DeleteWorkflow, EndLease, FailTask,
+    AdvanceClock, AskPerson, AssignTask, CancelRun, DecideTask, DeleteWorkflow, EndLease, FailTask,
     JudgeClock, MintNodeId, PassTask, PauseRun, PauseWorkflow, PruneHistory, PutWorkflow,
     RegisterWorker, ReportTask, ResumeRun, ResumeWorkflow, SetEligibility, SkipTask, StartRun,
     TakeBranch, WithdrawWorker, WorkflowSource,
@@ -142,7 +142,8 @@ impl Nonsense {
         let deciding: Vec<TaskId> = state.deciding().take(8).collect();
         let any = deciding.is_empty() || self.dice.percent(10);
         let task = if any { self.task(state) } else { *self.dice.pick(&deciding) };
-        match self.dice.below(3) {
+        match self.dice.below(4) {
+            3 => Command::AskPerson(AskPerson { task, question: "well?".to_owned() }),
             0 => Command::PassTask(PassTask { task }),
             1 => Command::SkipTask(SkipTask { task, because: String::new() }),
             _ => Command::TakeBranch(TakeBranch { task, arm: self.small() }),
@@ -258,5 +259,5 @@ impl Nonsense {
 }
 
 fn is_held(task: &Task) -> bool {
-    task.status == TaskStatus::Held
+    matches!(task.status, TaskStatus::Held | TaskStatus::Asking { .. })
 }

@@ -1,14 +1,19 @@
 //! Workflows in a line: `a b<-a c<-a d<-b,c:all_done:retry=2:delay=100`.
 //!
 //! A task is its id, then its predecessors behind `<-`, then options behind colons: a trigger
-//! rule, `retry= delay= backoff= max= jitter= timeout= lost=`, `wait=` before it starts, `try=` the
+//! rule, `retry= delay= backoff= max= jitter= timeout= lost=`, `wait=` before it starts,
+//! `late=` its deadline, `try=` the
 //! failures that are retried (`exit75,timeout`), `on=` a label that the worker must have,
-//! `noop`, `disabled`, `continue`, `when=` a condition, `judges=` predecessors, or
+//! `hook=` a moment of the run, `noop`, `disabled`, `continue`, `when=` a condition, `judges=` predecessors, or
+//! `ask=QUESTION` or `ask=QUESTION/TIMEOUT/approve`, with an input `n` of 3, or
 //! `switch=x>a,b;y>c;>d`, which takes `a` and `b` if `x` holds, and `d` if nothing does.
 
 use std::collections::BTreeMap;
 
-use quorate_model::workflow::{Action, Arm, Definition, RetryCause, Switch, TaskDefinition};
+use quorate_model::workflow::{
+    Action, Approval, Arm, Definition, OnTimeout, Param, ParamKind, RetryCause, Rules, Switch,
+    TaskDefinition,
+};
 use quorate_model::{DurationMs, Json, Name};
 use serde_json::json;
 
@@ -96,6 +101,11 @@ fn set(line: &str, task: &mut TaskDefinition, option: &str) -> Result<(), String
         "when" => task.when = Some(value.to_owned()),
         "judges" => task.judges = positions(line, value)?,
         "switch" => task.action = Action::Switch(switch(line, value)?),
+        "ask" => task.action = Action::Approval(approval(value)?),
+        "late" => task.deadline = Some(DurationMs(number()?)),
+        "hook" => {
+            task.hook = Some(serde_json::from_value(json!(value)).map_err(|e| e.to_string())?);
+        }
         "on" => task.runs_on = BTreeMap::from([(name(value), "yes".to_owned())]),
         _ => return Err(format!("no option {key}")),
     }
@@ -127,4 +137,18 @@ fn causes(text: &str) -> Result<Vec<RetryCause>, String> {
         },
     };
     text.split(',').map(cause).collect()
+}
+
+fn approval(text: &str) -> Result<Approval, String> {
+    let mut parts = text.split('/');
+    let message = parts.next().unwrap_or_default().to_owned();
+    let timeout = parts.next().map(str::parse).transpose().map_err(|e| format!("{text}: {e}"))?;
+    let on_timeout =
+        if parts.next() == Some("approve") { OnTimeout::Approve } else { OnTimeout::Reject };
+    let (kind, default) = (ParamKind::Int, Some(Json::new(&json!(3))));
+    let (rules, description) = (Rules::default(), String::new());
+    let input = Param { kind, default, rules, description };
+    let inputs = [(name("n"), input)].into();
+    let timeout = timeout.map(DurationMs);
+    Ok(Approval { message, approvers: Vec::new(), inputs, timeout, on_timeout })
 }

@@ -1,7 +1,7 @@
 //! The language of the scripts: one verb for each command, some to look with.
 //!
 //! ```text
-//! put NAME LINE [timeout=MS] [on_failure=stop] [expect=VERSION] [TASK=SCRIPT]...   workflows, as in `notation`
+//! put NAME LINE [timeout=MS] [deadline=MS] [on_failure=stop] [expect=VERSION] [TASK=SCRIPT]...   workflows, as in `notation`
 //! delete NAME
 //! start RUN NAME [LINE] [version=N] [params=JSON] [about=MS] [LABEL=VALUE]...
 //!                                          LINE: comes along inline; about: logical time
@@ -10,7 +10,7 @@
 //! register [WORKER] [last=EPOCH] [slots=N] [lease=MS] [containment=C] [LABEL=VALUE]...
 //!                                          WORKER: it had this id
 //! assign TASK WORKER [epoch=N]             TASK is r1/a, or r1/7 by position
-//! fail TASK REASON · pass TASK · skip TASK REASON · branch TASK ARM
+//! fail TASK REASON · pass TASK · skip TASK REASON · branch TASK ARM · ask TASK QUESTION
 //! report TASK OUTCOME [attempt=N] [token=N] [worker=W] [epoch=N] [code=N] [outputs=JSON]
 //! decide TASK retry|succeeded|failed [BY] [COMMENT] [outputs=JSON]
 //! drain WORKER [REASON] · eligible WORKER · withdraw WORKER [epoch=N]

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use goldenscript::{ArgumentConsumer, Context};
 use quorate_model::command::{
-    AdvanceClock, AssignTask, CancelRun, DecideTask, DeleteWorkflow, EndLease, FailTask,
+    AdvanceClock, AskPerson, AssignTask, CancelRun, DecideTask, DeleteWorkflow, EndLease, FailTask,
     JudgeClock, MintNodeId, PassTask, PauseRun, PauseWorkflow, PruneHistory, PutWorkflow,
     RegisterWorker, ReportTask, ResumeRun, ResumeWorkflow, SetEligibility, SkipTask, StartRun,
     TakeBranch, WithdrawWorker, WorkflowSource,
@@ -88,6 +88,11 @@ impl Script {
                 let task = self.names.task(required(args, "task")?)?;
                 let because = required(args, "reason")?.to_owned();
                 Command::SkipTask(SkipTask { task, because })
+            }
+            "ask" => {
+                let task = self.names.task(required(args, "task")?)?;
+                let question = required(args, "question")?.to_owned();
+                Command::AskPerson(AskPerson { task, question })
             }
             "branch" => {
                 let task = self.names.task(required(args, "task")?)?;
@@ -260,6 +265,7 @@ fn put(args: &mut Args<'_>) -> Outcome<PutWorkflow> {
     let name = next(args, "name")?;
     let mut definition = notation::workflow(required(args, "tasks")?)?;
     definition.timeout = take(args, "timeout")?.map(DurationMs);
+    definition.deadline = take(args, "deadline")?.map(DurationMs);
     if args.take_key("on_failure") == Some("stop") {
         definition.on_failure = OnFailure::Stop;
     }

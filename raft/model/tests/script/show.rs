@@ -30,15 +30,20 @@ impl Script {
     fn show_run(&self, out: &mut String, id: RunId, run: &Run) -> Outcome<()> {
         let Run { workflow, version, status, .. } = run;
         let stop = match status {
-            RunStatus::Stopping(stop) | RunStatus::Ended { stop: Some(stop), .. } => match stop {
+            RunStatus::Stopping(stop)
+            | RunStatus::Ending { stop: Some(stop), .. }
+            | RunStatus::Ended { stop: Some(stop), .. } => match stop {
                 RunStop::Cancelled { reason } => format!(" (cancelled: {reason:?})"),
                 RunStop::TimedOut => " (timed out)".to_owned(),
                 RunStop::Failed { task } => format!(" ({task} failed)"),
             },
-            RunStatus::Running | RunStatus::Ended { stop: None, .. } => String::new(),
+            RunStatus::Running
+            | RunStatus::Ending { stop: None, .. }
+            | RunStatus::Ended { stop: None, .. } => String::new(),
         };
         let pause = pause(run.pause.as_ref());
-        writeln!(out, "{id} {workflow}@{version} {status}{stop}{pause}")?;
+        let late = run.late.map(|mark| format!(", late at {}", mark.at)).unwrap_or_default();
+        writeln!(out, "{id} {workflow}@{version} {status}{stop}{pause}{late}")?;
         let definition = self.state().definition(run.definition);
         for (task, said) in run.tasks.iter().zip(&definition.tasks) {
             writeln!(out, "  {}: {}", said.id, task_line(task))?;
@@ -152,6 +157,7 @@ fn plan_line(command: &Command) -> String {
         }
         Command::PassTask(pass) => format!("pass {}\n", pass.task),
         Command::SkipTask(skip) => format!("skip {}: {}\n", skip.task, skip.because),
+        Command::AskPerson(ask) => format!("ask {}: {}\n", ask.task, ask.question),
         Command::TakeBranch(take) => format!("branch {} {}\n", take.task, take.arm),
         Command::FailTask(fail) => format!("fail {}: {}\n", fail.task, fail.reason),
         Command::PutWorkflow(_)
@@ -193,6 +199,12 @@ pub(super) fn task_line(task: &Task) -> String {
     }
     if let Some(Decision { verdict, by, comment, .. }) = &task.decision {
         let _ = write!(out, "; {by} decided {verdict} {comment:?}");
+    }
+    if let Some(mark) = task.late {
+        let _ = write!(out, "; late at {}", mark.at);
+    }
+    if let Some(question) = &task.question {
+        let _ = write!(out, "; {question:?}");
     }
     if let Some(arm) = task.branch {
         let _ = write!(out, "; took arm {arm}");

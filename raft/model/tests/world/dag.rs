@@ -2,7 +2,7 @@
 
 use quorate_model::DurationMs;
 use quorate_model::workflow::{
-    Action, Arm, Definition, OnFailure, OnLost, Switch, TaskDefinition, TriggerRule,
+    Action, Arm, Definition, Hook, OnFailure, OnLost, Switch, TaskDefinition, TriggerRule,
 };
 
 use crate::dice::Dice;
@@ -43,10 +43,18 @@ pub(crate) fn any(dice: &mut Dice) -> Definition {
     if dice.percent(30) {
         add_switch(dice, &mut tasks);
     }
+    for hook in [Hook::Start, Hook::Failure, Hook::Finally] {
+        if dice.percent(10) {
+            let id = format!("hook{}", tasks.len());
+            let task = notation::task(&id, Vec::new()).expect("a name");
+            tasks.push(TaskDefinition { hook: Some(hook), ..task });
+        }
+    }
     let mut definition = notation::of_tasks(tasks);
     if dice.percent(20) {
         definition.on_failure = OnFailure::Stop;
     }
+    definition.deadline = dice.percent(20).then(|| DurationMs(dice.below(2_000)));
     definition.timeout = dice.percent(20).then(|| DurationMs(500 + dice.below(10_000)));
     definition
 }
@@ -60,10 +68,16 @@ fn steer(dice: &mut Dice, task: &mut TaskDefinition) {
     if dice.percent(10) {
         task.action = Action::Noop;
     }
+    if dice.percent(10) {
+        let line = *dice.pick(&["a:ask=well?", "a:ask=well?/300", "a:ask=well?/300/approve"]);
+        let asks = notation::workflow(line).expect("a workflow");
+        task.action = asks.tasks[0].action.clone();
+    }
     if dice.percent(20) && !task.needs.is_empty() {
         task.judges = vec![task.needs[0]];
     }
     task.delay = DurationMs(if dice.percent(10) { dice.below(500) } else { 0 });
+    task.deadline = dice.percent(10).then(|| DurationMs(dice.below(500)));
     task.disabled = dice.percent(10);
     task.continue_on_failure = dice.percent(10);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_model::command::{PassTask, SkipTask, TakeBranch};
+use quorate_model::command::{AskPerson, PassTask, SkipTask, TakeBranch};
 use quorate_model::workflow::{OnLost, TriggerRule};
 use quorate_model::{
     Applied, Command, Dispatch, FencingToken, Outcome, Reply, Request, RunId, State, Task, TaskEnd,
@@ -98,7 +98,8 @@ impl Ledger {
                 (
                     Command::PassTask(PassTask { task })
                     | Command::SkipTask(SkipTask { task, .. })
-                    | Command::TakeBranch(TakeBranch { task, .. }),
+                    | Command::TakeBranch(TakeBranch { task, .. })
+                    | Command::AskPerson(AskPerson { task, .. }),
                     Ok(_),
                 ) => {
                     touched.insert(task.run);

@@ -225,7 +225,9 @@ impl World {
 
     fn held(&self) -> impl Iterator<Item = TaskId> + '_ {
         self.replicas.state.runs().iter().flat_map(|(&run, found)| {
-            let held = |(_, task): &(usize, &Task)| task.status == TaskStatus::Held;
+            let held = |(_, task): &(usize, &Task)| {
+                matches!(task.status, TaskStatus::Held | TaskStatus::Asking { .. })
+            };
             let held = found.tasks.iter().enumerate().filter(held);
             held.map(move |(position, _)| TaskId::new(run, position))
         })
