@@ -44,6 +44,8 @@ fn tells_what_it_can_do() {
         "pause",
         "resume",
         "decide",
+        "approve",
+        "reject",
         "wait",
         "cluster",
         "version",
