@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::node::Raft;
 use crate::state_machine::Replica;
-use crate::types::{LeaderId, TypeConfig};
+use crate::types::{LeaderId, TypeConfig, Vote};
 
 /// Who leads, as far as this node knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,11 +64,17 @@ fn observe(
         (id, node.map(|node| node.address.clone()).unwrap_or_default())
     });
     let leads = server.state.is_leader()
-        && server.vote.is_committed()
         && server.current_leader == Some(*raft.node_id())
-        // Not by the term alone: one before this in the same term may have written entries.
-        && applied == Some(LeaderId { term, node_id: *raft.node_id() });
+        && has_caught_up(*raft.node_id(), &server.vote, applied);
     Leadership { term, leader, leads }
+}
+
+/// Whether a node with this vote was elected and has applied an entry of its own, and so all
+/// before it.
+fn has_caught_up(node_id: u64, vote: &Vote, applied: Option<LeaderId>) -> bool {
+    // Not by the term alone: one before this in the same term may have written entries.
+    let own = LeaderId { term: vote.leader_id().term, node_id };
+    vote.is_committed() && applied == Some(own)
 }
 
 fn log_change(before: &Leadership, now: &Leadership) {
@@ -78,5 +84,22 @@ fn log_change(before: &Leadership, now: &Leadership) {
         tracing::info!(term = now.term, leader, "{what}");
     } else if leader != before.leader.as_ref().map(|(id, _)| *id) {
         tracing::info!(term = now.term, leader, "the leader changed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seed 179 of an early simulation met two leaders in one term.
+    #[test]
+    fn a_leader_has_caught_up_by_an_entry_of_its_own_only() {
+        let by = |term, node_id| Some(LeaderId { term, node_id });
+        let elected = Vote::new_committed(4, 3);
+        assert!(has_caught_up(3, &elected, by(4, 3)));
+        assert!(!has_caught_up(3, &elected, by(4, 2)), "another one led in this term");
+        assert!(!has_caught_up(3, &elected, by(3, 3)), "an entry of its last time");
+        assert!(!has_caught_up(3, &elected, None));
+        assert!(!has_caught_up(3, &Vote::new(4, 3), by(4, 3)), "not elected yet");
     }
 }
