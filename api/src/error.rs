@@ -188,7 +188,7 @@ impl Fault {
 
 impl From<Diagnostic> for Fault {
     fn from(found: Diagnostic) -> Self {
-        let Diagnostic { severity, code, message, span, pointer, help } = found;
+        let Diagnostic { severity, code, message, span, pointer, labels: _, help } = found;
         let code = serde_json::to_value(code).ok();
         Self {
             code: code.and_then(|code| Some(code.as_str()?.to_owned())).unwrap_or_default(),

@@ -11,12 +11,14 @@ mod answer;
 pub mod backend;
 pub mod client;
 mod commit;
+pub mod diff;
 mod edge;
 pub mod error;
 mod feed;
 mod forward;
 #[cfg(test)]
 mod fuzz;
+pub mod graph;
 mod lines;
 pub mod page;
 mod request;

@@ -112,6 +112,40 @@ fn labels_params_outputs_and_artifacts() {
 }
 
 #[test]
+fn scripts_shells_paths_and_factors() {
+    let script = |bytes: usize| format!("run: {}\n", "x".repeat(bytes));
+    accepted(&script(1024 * 1024));
+    assert_eq!(only(&script(1024 * 1024 + 1)).code, Code::Limit);
+    let shell = |bytes: usize| format!("run: 'true'\nshell: [{}]\n", "x".repeat(bytes));
+    accepted(&shell(1024));
+    assert_eq!(only(&shell(1025)).code, Code::Limit);
+    let path = |bytes: usize| format!("run: 'true'\nartifacts: {}\n", "x".repeat(bytes));
+    accepted(&path(512));
+    assert_eq!(only(&path(513)).code, Code::BadValue);
+    let backoff = |factor| format!("run: 'true'\nretry: {{limit: 1, backoff: {factor}}}\n");
+    accepted(&backoff(100));
+    assert_eq!(only(&backoff(101)).code, Code::BadValue);
+    let timeout = |days| format!("run: 'true'\ntimeout: {days}d\n");
+    accepted(&timeout(3_652));
+    assert_eq!(only(&timeout(3_653)).code, Code::BadDuration);
+}
+
+/// Cycles are shown one by one, up to ten.
+#[test]
+fn cycles() {
+    let file = |cycles: usize| {
+        let mut text = "tasks:\n".to_owned();
+        for at in 0..cycles {
+            writeln!(text, "- {{id: a{at}, needs: b{at}, run: 'true'}}").unwrap();
+            writeln!(text, "- {{id: b{at}, needs: a{at}, run: 'true'}}").unwrap();
+        }
+        text
+    };
+    assert_eq!(refused(&file(10)).len(), 10);
+    assert_eq!(refused(&file(11)).len(), 10);
+}
+
+#[test]
 fn a_key_given_twice_is_found_in_any_mapping() {
     for count in [2, 16, 17, 18, 200] {
         let keys: String = (0..count - 1).map(|at| format!("K{at}: v, ")).collect();

@@ -1,13 +1,10 @@
 //! F5: a workflow file is read or refused with a place for each mistake, in bounded time; what
 //! is read is valid, and is the same when it is read again.
 
-use std::fs;
-use std::path::Path;
-
 use quorate_fuzz::Fuzz;
 use quorate_model::workflow::Definition;
 
-use super::corpus;
+use super::{corpus, documents};
 use crate::spec::{self, render_text};
 
 /// The input is the text, or what of it is UTF-8.
@@ -33,19 +30,8 @@ fn read_document(input: &[u8]) -> String {
     }
 }
 
-/// What the tests of the format read.
-fn seeds() -> Vec<Vec<u8>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folders = [root.join("testdata/spec"), root.join("../examples")];
-    let entries = folders.iter().flat_map(|folder| fs::read_dir(folder).expect("it is there"));
-    let mut paths: Vec<_> = entries.map(|entry| entry.expect("it can be listed").path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|kind| kind == "yaml" || kind == "json"));
-    paths.sort();
-    paths.iter().map(|path| fs::read(path).expect("it can be read")).collect()
-}
-
 #[test]
 fn no_document_makes_the_reader_panic_or_change_its_mind() {
     let demanded = &["read with 0", "read with 1", "refused"];
-    Fuzz { corpus: corpus("document"), seeds: seeds(), demanded }.run(read_document);
+    Fuzz { corpus: corpus("document"), seeds: documents(), demanded }.run(read_document);
 }

@@ -17,7 +17,7 @@ const MESSAGE_BYTES_MAX: usize = 4 * 1024;
 /// People or groups who are asked.
 const APPROVERS_MAX: usize = 32;
 
-const APPROVAL: Schema = Schema {
+pub(super) const APPROVAL: Schema = Schema {
     what: "`approval`",
     keys: &["message", "approvers", "inputs", "timeout", "on_timeout"],
     spellings: &[("prompt", "message"), ("input", "inputs"), ("timeout_sec", "timeout")],

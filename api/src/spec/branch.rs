@@ -9,7 +9,7 @@ use super::section::{Item, Reader, Schema};
 use super::task::{Draft, Need};
 use super::{Code, Diagnostic, Severity};
 
-const ARM: Schema = Schema {
+pub(super) const ARM: Schema = Schema {
     what: "an arm of `switch`",
     keys: &["when", "then", "else"],
     spellings: &[("if", "when"), ("condition", "when"), ("default", "else"), ("otherwise", "else")],
@@ -91,7 +91,7 @@ pub(super) fn resolve<'n>(
             let mut arm = Vec::with_capacity(names.len());
             for name in names {
                 let Some(&target) = positions.get(name.id) else {
-                    needs::unknown(reader, draft.id, "chooses", name, positions);
+                    needs::unknown(reader, drafts, draft.id, "chooses", name, positions);
                     continue;
                 };
                 arm.push(u32::try_from(target).unwrap_or(u32::MAX));

@@ -18,9 +18,22 @@ pub struct Diagnostic {
     pub span: Option<Span>,
     /// Where it stands in the tree: a JSON pointer such as `/tasks/0/needs`.
     pub pointer: String,
+    /// Other places that it is about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<Label>,
     /// The way out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
+}
+
+/// A place that a finding is about beside its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Label {
+    /// Where it stands in the text.
+    #[serde(flatten)]
+    pub span: Span,
+    /// What it has to do with the finding; lower case, no full stop.
+    pub message: String,
 }
 
 impl Diagnostic {
@@ -28,7 +41,15 @@ impl Diagnostic {
     #[must_use]
     pub fn new(severity: Severity, code: Code, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { severity, code, message, span: None, pointer: String::new(), help: None }
+        let (pointer, labels) = (String::new(), Vec::new());
+        Self { severity, code, message, span: None, pointer, labels, help: None }
+    }
+
+    /// The same, with another place that it is about.
+    #[must_use]
+    pub fn with_label(mut self, span: Span, message: impl Into<String>) -> Self {
+        self.labels.push(Label { span, message: message.into() });
+        self
     }
 
     /// The same, with the way out.
@@ -119,6 +140,8 @@ pub enum Code {
     UnknownTask,
     /// Tasks that wait for each other.
     Cycle,
+    /// A task that can never begin.
+    Unreachable,
     /// A template that is not well formed.
     TemplateSyntax,
     /// A template looks up something that will not be there.

@@ -4,7 +4,7 @@
 //! serde side stops at the first value of a wrong type; a workflow file is checked as a whole.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use serde_saphyr::granit_parser::{
@@ -134,6 +134,40 @@ pub(super) fn read(text: &str) -> Result<Node<'_>, Diagnostic> {
     let span = Span { line: 1, column: 1, end_line: 1, end_column: 1 };
     let place = Place { span, ..Place::default() };
     Ok(builder.root.unwrap_or(Node { value: nothing, place }))
+}
+
+/// What the tree of a text does not tell.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    /// Lines with nothing but a comment, from 0.
+    pub(super) comment_lines: BTreeSet<usize>,
+    /// What the comments say, without `#`.
+    pub(super) comments: Vec<String>,
+    /// Whether something is named, to be referred to later.
+    pub(super) has_anchors: bool,
+}
+
+/// The marks of a text, as far as it is a document.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library's other events say nothing")]
+pub(super) fn marks(text: &str) -> Marks {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut marks = Marks::default();
+    for (event, span) in Parser::new_from_str(text).map_while(Result::ok) {
+        match event {
+            Event::Comment(said, _) => {
+                let line = span.start.line().saturating_sub(1);
+                if lines.get(line).is_some_and(|line| line.trim_start().starts_with('#')) {
+                    marks.comment_lines.insert(line);
+                }
+                marks.comments.push(said.trim().to_owned());
+            }
+            Event::Scalar(_, _, anchor, _)
+            | Event::SequenceStart(_, anchor, _)
+            | Event::MappingStart(_, anchor, _) => marks.has_anchors |= anchor > 0,
+            _ => {}
+        }
+    }
+    marks
 }
 
 fn malformed(text: &str, error: &ScanError) -> Diagnostic {

@@ -7,7 +7,7 @@ use super::section::{Item, Reader, Schema};
 use super::task::{self, Defaults};
 use super::template::Role;
 
-const HOOKS: Schema = Schema {
+pub(super) const HOOKS: Schema = Schema {
     what: "`hooks`",
     keys: &["start", "success", "failure", "cancel", "finally"],
     spellings: &[
@@ -21,7 +21,7 @@ const HOOKS: Schema = Schema {
     hints: &[],
 };
 
-const HOOK: Schema = Schema {
+pub(super) const HOOK: Schema = Schema {
     what: "a hook",
     keys: &["run", "shell", "env", "retry", "on_lost", "timeout", "runs_on", "artifacts"],
     spellings: &[("command", "run"), ("script", "run")],

@@ -13,6 +13,7 @@ mod diagnostic;
 mod document;
 mod duration;
 mod expression;
+mod format;
 mod hooks;
 mod kind;
 mod name;
@@ -21,6 +22,7 @@ mod params;
 mod render;
 mod report;
 mod retry;
+mod schema;
 mod script;
 mod section;
 mod task;
@@ -32,11 +34,13 @@ use quorate_model::Name;
 use quorate_model::workflow::Definition;
 
 pub use arguments::{coerce, resolve_params};
-pub use diagnostic::{Code, Diagnostic, Severity, Span};
+pub use diagnostic::{Code, Diagnostic, Label, Severity, Span};
 pub use document::{DEPTH_MAX, DOCUMENT_BYTES_MAX, NODES_MAX};
 pub use duration::DURATION_MAX;
+pub use format::format;
 pub use name::name_of_file;
-pub use render::render_text;
+pub use render::{render_ansi, render_text};
+pub use schema::JSON_SCHEMA;
 
 use section::Reader;
 

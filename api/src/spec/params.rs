@@ -23,7 +23,7 @@ const CHOICES_MAX: usize = 256;
 /// Bounds of a length. Beyond, the parameters of a run are too large together.
 const LENGTH_MAX: u32 = 256 * 1024;
 
-const PARAM: Schema = Schema {
+pub(super) const PARAM: Schema = Schema {
     what: "a parameter",
     keys: &[
         "type",

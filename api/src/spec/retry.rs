@@ -10,7 +10,7 @@ use super::section::{Item, Reader, Schema};
 /// The largest factor that delays may grow by: more is a slip.
 const BACKOFF_MAX: f64 = 100.0;
 
-const RETRY: Schema = Schema {
+pub(super) const RETRY: Schema = Schema {
     what: "`retry`",
     keys: &["limit", "delay", "backoff", "max_delay", "jitter", "on"],
     spellings: &[("interval_sec", "delay"), ("max_interval_sec", "max_delay"), ("exit_code", "on")],

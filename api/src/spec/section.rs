@@ -21,7 +21,7 @@ pub(super) const LABELS_MAX: usize = 16;
 pub(super) struct Schema {
     /// What the mapping is, for messages.
     pub(super) what: &'static str,
-    /// Its keys.
+    /// Its keys, in the order in which they are best written.
     pub(super) keys: &'static [&'static str],
     /// Other programs' words, and ours.
     pub(super) spellings: &'static [(&'static str, &'static str)],
@@ -83,11 +83,32 @@ pub(super) struct Reader<'n> {
     pub(super) templates: Vec<Template<'n>>,
     /// Tasks and those whose state their conditions look at, by position.
     pub(super) judged: Vec<(usize, usize)>,
+    /// The mappings that were read by a table of keys, each by its first byte.
+    pub(super) shapes: Vec<(usize, &'static Schema)>,
+    /// The keys that are other programs' words.
+    pub(super) respellings: Vec<Respelling>,
+}
+
+/// A key in another program's word.
+#[derive(Debug)]
+pub(super) struct Respelling {
+    /// Where it stands.
+    pub(super) key: Place,
+    /// Our word for it.
+    pub(super) ours: &'static str,
+    /// The unit that the other word implies, and the byte where the value ends that lacks it.
+    pub(super) unit: Option<(usize, &'static str)>,
 }
 
 impl<'n> Reader<'n> {
     pub(super) fn new(source: &'n str) -> Self {
-        Self { report: Report::new(source), templates: Vec::new(), judged: Vec::new() }
+        Self {
+            report: Report::new(source),
+            templates: Vec::new(),
+            judged: Vec::new(),
+            shapes: Vec::new(),
+            respellings: Vec::new(),
+        }
     }
 
     /// Opens a mapping and reports every key that should not be there.
@@ -95,13 +116,14 @@ impl<'n> Reader<'n> {
         &mut self,
         node: &'n Node<'n>,
         path: &'p Path<'p>,
-        schema: &Schema,
+        schema: &'static Schema,
     ) -> Option<Fields<'n, 'p>> {
         let Some(entries) = self.mapping(node, path) else {
             let message = format!("{} must be a mapping, not {}", schema.what, kind(node));
             self.report.error(Code::WrongType, node.place, path, message);
             return None;
         };
+        self.shapes.push((node.place.from, schema));
         let mut fields =
             Fields { place: node.place, is_refused: false, parent: path, found: Vec::new() };
         for (key, node) in entries {
@@ -113,6 +135,13 @@ impl<'n> Reader<'n> {
                 let message = format!("`{}` and `{}` are the same key", first.text, key.text);
                 self.report.error(Code::Conflict, key.place, &Path::Key(path, &key.text), message);
                 continue;
+            }
+            if key.text != name {
+                let is_number =
+                    matches!(&node.value, Value::Scalar(scalar) if scalar.json().is_number());
+                let unit = implied_unit(&key.text).filter(|_| is_number);
+                let unit = unit.map(|(unit, _)| (node.place.to, unit));
+                self.respellings.push(Respelling { key: key.place, ours: name, unit });
             }
             fields.found.push((name, key, node));
         }
@@ -282,11 +311,7 @@ impl<'n> Reader<'n> {
     /// A time span. Keys that name their unit take a number.
     pub(super) fn duration(&mut self, item: Item<'n, '_>) -> Option<DurationMs> {
         let scalar = self.scalar(item, "a time span such as 90s")?;
-        let unit_ms = item.key.and_then(|key| match key.text.as_ref() {
-            key if key.ends_with("_sec") => Some(1_000.0),
-            key if key.ends_with("-minutes") => Some(60_000.0),
-            _ => None,
-        });
+        let unit_ms = item.key.and_then(|key| implied_unit(&key.text)).map(|(_, ms)| ms);
         let count = scalar.json().as_f64();
         let read = match unit_ms.zip(count) {
             Some((unit_ms, count)) => {
@@ -384,6 +409,17 @@ impl<'n> Reader<'n> {
         path: &Path<'_>,
     ) -> Option<T> {
         read.map_err(|message| self.report.error(Code::BadName, place, path, message)).ok()
+    }
+}
+
+/// The unit that a key in another program's word implies, and its milliseconds.
+fn implied_unit(key: &str) -> Option<(&'static str, f64)> {
+    if key.ends_with("_sec") {
+        Some(("s", 1_000.0))
+    } else if key.ends_with("-minutes") {
+        Some(("m", 60_000.0))
+    } else {
+        None
     }
 }
 

@@ -10,7 +10,7 @@ use super::approval;
 use super::branch::{self, Targets};
 use super::document::{Node, Place};
 use super::report::Path;
-use super::section::{Fields, Item, Reader, Schema};
+use super::section::{Fields, Item, Reader, Respelling, Schema};
 use super::template::Role;
 use super::{Code, Diagnostic, Severity, kind, name, needs, retry};
 
@@ -27,26 +27,26 @@ const ACTIONS: [&str; 5] = ["run", "http", "noop", "switch", "approval"];
 const WORK_KEYS: [&str; 9] =
     ["shell", "outputs", "env", "retry", "on_lost", "timeout", "deadline", "runs_on", "artifacts"];
 
-const TASK: Schema = Schema {
+pub(super) const TASK: Schema = Schema {
     what: "a task",
     keys: &[
         "id",
         "name",
         "needs",
         "trigger_rule",
+        "when",
+        "disabled",
         "run",
         "http",
         "noop",
         "switch",
         "approval",
-        "when",
-        "disabled",
-        "continue_on_failure",
-        "delay",
         "outputs",
         "shell",
         "env",
+        "delay",
         "retry",
+        "continue_on_failure",
         "on_lost",
         "timeout",
         "deadline",
@@ -117,10 +117,12 @@ pub(super) struct Draft<'n> {
     pub(super) needs: Vec<Need<'n>>,
     /// What it chooses among, if it is a switch.
     pub(super) targets: Targets<'n>,
+    /// Whether the task says what it needs, be it nothing.
+    pub(super) says_needs: bool,
 }
 
 /// One of the needs of a task.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Need<'n> {
     pub(super) id: &'n str,
     pub(super) place: Place,
@@ -137,10 +139,13 @@ pub(super) fn read<'n>(
 ) -> Option<(Draft<'n>, TaskDefinition)> {
     let fields = reader.fields(node, path, &TASK)?;
     let (text, place, id) = id(reader, &fields, path);
+    // A name in place of the id is no title beside it.
+    let title = fields.get("name").filter(|_| fields.get("id").is_some());
+    let title = title.and_then(|item| reader.short(item)).unwrap_or("");
     let (task, targets) = body(reader, &fields, path, index, defaults);
     let task = TaskDefinition {
         id,
-        title: fields.get("name").and_then(|item| reader.short(item)).unwrap_or("").to_owned(),
+        title: title.to_owned(),
         trigger_rule: fields
             .get("trigger_rule")
             .map_or_else(TriggerRule::default, |item| trigger_rule(reader, item)),
@@ -153,8 +158,10 @@ pub(super) fn read<'n>(
         env: fields.get("env").map(|item| reader.env(item, Role::Env(index))).unwrap_or_default(),
         ..task
     };
-    let needs = fields.get("needs").map(|item| needs::ids(reader, item)).unwrap_or_default();
-    Some((Draft { id: text, place, needs, targets }, task))
+    let needs = fields.get("needs").map(|item| needs::ids(reader, item));
+    let says_needs = needs.is_some();
+    let needs = needs.unwrap_or_default();
+    Some((Draft { id: text, place, needs, targets, says_needs }, task))
 }
 
 /// The id of a task: as written, where it stands, and as a name. One that is wrong is
@@ -177,7 +184,8 @@ fn id<'n>(
     let text = reader.fixed(item).unwrap_or("");
     let place = item.node.place;
     let read = name::task(text);
-    if named.is_some() {
+    if let Some(key) = named.and_then(|named| named.key) {
+        reader.respellings.push(Respelling { key: key.place, ours: "id", unit: None });
         let message = "a task without an `id` goes by its `name`";
         let found = match &read {
             Ok(_) => Diagnostic::new(Severity::Note, Code::OtherSpelling, message),
@@ -228,7 +236,7 @@ pub(super) fn body<'n>(
             Some(item) => Action::Approval(approval::read(reader, item, index)),
             None => Action::Noop,
         },
-        Some(_) | None => script(reader, fields, index, defaults),
+        Some(_) | None => script(reader, fields, path, index, defaults),
     };
     let task = TaskDefinition::new(placeholder(), action);
     if !matches!(task.action, Action::Work { .. }) {
@@ -240,11 +248,15 @@ pub(super) fn body<'n>(
             .get("retry")
             .map_or_else(|| defaults.retry.clone(), |item| retry::read(reader, item)),
         on_lost: fields.get("on_lost").map_or(defaults.on_lost, |item| on_lost(reader, item)),
-        timeout: match fields.get("timeout") {
+        // At the top of a file it is that of the run, and so is the deadline.
+        timeout: match fields.get("timeout").filter(|_| !matches!(path, Path::Root)) {
             Some(item) => reader.timeout(item),
             None => defaults.timeout,
         },
-        deadline: fields.get("deadline").and_then(|item| reader.duration(item)),
+        deadline: fields
+            .get("deadline")
+            .filter(|_| !matches!(path, Path::Root))
+            .and_then(|item| reader.duration(item)),
         runs_on: match fields.get("runs_on") {
             Some(item) => reader.labels(item),
             None => defaults.runs_on.clone(),
@@ -308,11 +320,13 @@ fn request<'n>(reader: &mut Reader<'n>, fields: &Fields<'n, '_>, index: usize) -
 fn script<'n>(
     reader: &mut Reader<'n>,
     fields: &Fields<'n, '_>,
+    path: &Path<'_>,
     index: usize,
     defaults: &Defaults,
 ) -> Action {
-    let help = "a script writes its outputs to the file $QUORATE_OUTPUT";
-    refuse(reader, fields.get("outputs"), "http", help);
+    // At the top of a file they are those of the run.
+    let outputs = fields.get("outputs").filter(|_| !matches!(path, Path::Root));
+    refuse(reader, outputs, "http", "a script writes its outputs to the file $QUORATE_OUTPUT");
     let run = fields.get("run").map_or("", |item| reader.script(item, index));
     let shell = match fields.get("shell") {
         Some(item) => reader.shell(item, Role::Shell(index)),

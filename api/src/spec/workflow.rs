@@ -25,7 +25,7 @@ const ONLY_TASK: &str = "main";
 /// Keys of a task that may stand at the top of a file beside `run`.
 const ONLY_TASK_KEYS: [&str; 5] = ["shell", "retry", "on_lost", "runs_on", "artifacts"];
 
-const FILE: Schema = Schema {
+pub(super) const FILE: Schema = Schema {
     what: "a workflow",
     keys: &[
         "name",
@@ -39,6 +39,7 @@ const FILE: Schema = Schema {
         "on_failure",
         "hooks",
         "defaults",
+        "order",
         "tasks",
         "outputs",
         "run",
@@ -66,7 +67,6 @@ const FILE: Schema = Schema {
         "concurrency",
         "secrets",
         "alerts",
-        "order",
         "vars",
         "priority",
         "environment",
@@ -78,10 +78,13 @@ const FILE: Schema = Schema {
         ("needs", "it belongs to a task"),
         ("id", "a workflow goes by its `name`"),
         ("version", "versions are counted by the cluster"),
+        ("type", "tasks that name no `needs` begin at once, or say `order: sequential`"),
+        ("trigger_rule", "it belongs to a task"),
+        ("depends_on", "it belongs to a task, as `needs`"),
     ],
 };
 
-const DEFAULTS: Schema = Schema {
+pub(super) const DEFAULTS: Schema = Schema {
     what: "`defaults`",
     keys: &["retry", "on_lost", "timeout", "runs_on", "shell"],
     spellings: &[("retries", "retry"), ("retry_policy", "retry"), ("runs-on", "runs_on")],
@@ -108,7 +111,10 @@ pub(super) fn read<'n>(
     let params = fields.get("params").map(|item| params::read(reader, item, &zone));
     let params = params.unwrap_or_default();
     let defaults = fields.get("defaults").map(|item| defaults(reader, item)).unwrap_or_default();
-    let (drafts, mut tasks) = tasks(reader, &fields, &defaults);
+    let (mut drafts, mut tasks) = tasks(reader, &fields, &defaults);
+    if fields.get("order").is_some_and(|item| order(reader, item) == Order::Sequential) {
+        needs::in_sequence(&mut drafts);
+    }
     check_env(reader, &env, &drafts, &tasks);
     if let Some(item) = fields.get("hooks") {
         tasks.extend(hooks::read(reader, item, drafts.len(), &defaults));
@@ -117,7 +123,8 @@ pub(super) fn read<'n>(
     let positions = needs::positions(reader, &drafts);
     needs::resolve(reader, &drafts, &mut tasks, &positions);
     branch::resolve(reader, &drafts, &mut tasks, &positions);
-    needs::check_cycle(reader, &drafts, &tasks);
+    needs::check_cycles(reader, &drafts, &tasks);
+    needs::check_reach(reader, &drafts, &tasks);
     let outputs = fields.get("outputs").map(|item| outputs(reader, item)).unwrap_or_default();
     if !reader.templates.is_empty() {
         let ancestors = Ancestors::new(&tasks);
@@ -150,6 +157,21 @@ fn timezone<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>) -> Option<&'n str> 
     let help = "zones go by their IANA names, as `Europe/Paris` or `Asia/Shanghai`";
     reader.report.error_with_help(Code::BadValue, item.node.place, &item.path, message, help);
     None
+}
+
+/// What a task needs that does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Order {
+    /// Nothing: it begins at once.
+    #[default]
+    Dag,
+    /// The task before it in the file.
+    Sequential,
+}
+
+fn order<'n>(reader: &mut Reader<'n>, item: Item<'n, '_>) -> Order {
+    const ORDERS: [(&str, Order); 2] = [("dag", Order::Dag), ("sequential", Order::Sequential)];
+    reader.one_of(item, &ORDERS, "order of tasks")
 }
 
 fn file_name<'n>(
@@ -211,6 +233,7 @@ fn tasks<'n>(
                 place: run.node.place,
                 needs: Vec::new(),
                 targets: Vec::new(),
+                says_needs: false,
             };
             return (vec![draft], vec![only]);
         }

@@ -12,6 +12,7 @@ mod log;
 mod pause;
 mod probe;
 mod run;
+mod schema;
 mod start;
 mod task;
 mod worker;
@@ -64,6 +65,7 @@ pub(crate) fn routes() -> Router<Arc<Edge>> {
         .route("/v1/cluster/members/{member}", delete(cluster::remove))
         .route("/v1/cluster/leader", post(cluster::transfer))
         .route("/v1/events", get(event::stream))
+        .route("/v1/schema/workflow.json", get(schema::workflow))
         .route("/v1/version", get(probe::version))
         .route("/healthz", get(probe::health))
         .route("/readyz", get(probe::ready))

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 
 use quorate_expression::ZONE_DEFAULT;
 use quorate_model::workflow::{
-    Action, Definition, Hook, OnLost, Param, ParamKind, Retry, RetryCause, Switch, TaskDefinition,
-    TriggerRule, Version, Workflow,
+    Action, Definition, DefinitionId, Hook, OnLost, Param, ParamKind, Retry, RetryCause, Switch,
+    TaskDefinition, TriggerRule, Version, Workflow,
 };
-use quorate_model::{Json, Name};
+use quorate_model::{Json, LogIndex, Name, UnixMs};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::both;
 use super::intervention::PauseView;
 use crate::error::Fault;
+use crate::spec::Parsed;
 use crate::time::{Span, Time};
 
 /// A workflow in a list.
@@ -106,6 +107,19 @@ pub struct WorkflowView {
 }
 
 impl WorkflowView {
+    /// What a file says that is in no cluster: version 0 of a workflow.
+    #[must_use]
+    pub fn draft(parsed: &Parsed) -> Self {
+        let Parsed { name, definition, warnings: _ } = parsed;
+        let version = Version {
+            definition: DefinitionId(0),
+            created_at: UnixMs(0),
+            created_index: LogIndex(0),
+        };
+        let workflow = Workflow { versions: BTreeMap::new(), pause: None };
+        Self::of(name.clone(), &workflow, (0, &version), definition)
+    }
+
     pub(crate) fn of(
         name: Name,
         workflow: &Workflow,

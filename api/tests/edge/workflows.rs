@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::http::Method;
+use quorate_api::spec::JSON_SCHEMA;
 use serde_json::json;
 
 use crate::site::{CHAIN, ONE, Site};
@@ -13,6 +14,15 @@ tasks:
   - {id: b, needs: c, run: echo}
   - {id: c, needs: a, run: echo}
 ";
+
+#[tokio::test]
+async fn editors_get_the_schema_of_a_workflow_file() {
+    let site = Site::new();
+    let answer = site.get("/v1/schema/workflow.json").await;
+    assert_eq!(answer.header("content-type"), Some("application/schema+json"));
+    let schema = answer.is(200);
+    assert_eq!(schema, serde_json::from_str::<serde_json::Value>(JSON_SCHEMA).unwrap());
+}
 
 #[tokio::test]
 async fn puts_a_workflow_and_knows_when_nothing_changed() {

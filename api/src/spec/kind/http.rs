@@ -16,7 +16,7 @@ const STATUSES_MAX: usize = 50;
 
 const METHODS: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
 
-const HTTP: Schema = Schema {
+pub(in crate::spec) const HTTP: Schema = Schema {
     what: "`http`",
     keys: &[
         "method",
@@ -37,7 +37,7 @@ const HTTP: Schema = Schema {
     hints: &[("auth", "say it in `headers`, as `authorization: Bearer ...`, from a secret")],
 };
 
-const EXPECT: Schema = Schema {
+pub(in crate::spec) const EXPECT: Schema = Schema {
     what: "`expect`",
     keys: &["status", "condition"],
     spellings: &[("when", "condition")],
@@ -45,7 +45,7 @@ const EXPECT: Schema = Schema {
     hints: &[("body", "say `condition: response.text == \"ok\"`")],
 };
 
-const TLS: Schema = Schema {
+pub(in crate::spec) const TLS: Schema = Schema {
     what: "`tls`",
     keys: &["ca", "verify"],
     spellings: &[],
@@ -53,7 +53,7 @@ const TLS: Schema = Schema {
     hints: &[],
 };
 
-const JOB: Schema = Schema {
+pub(in crate::spec) const JOB: Schema = Schema {
     what: "`job`",
     keys: &["poll", "every", "done", "failed"],
     spellings: &[("url", "poll"), ("interval", "every")],

@@ -3,7 +3,7 @@
 //! What is read here is what the worker is told, as JSON; what it does with it is written down
 //! where it is done.
 
-mod http;
+pub(super) mod http;
 
 use std::collections::BTreeSet;
 
