@@ -5,7 +5,7 @@ use std::io::Write as _;
 use clap::CommandFactory as _;
 
 use super::exit::{EXIT_CODES, Exit, Failure};
-use super::{Cli, Global, connect, stdout};
+use super::{Cli, Global, connect, reference, stdout};
 
 /// What `quorate version` is told.
 #[derive(Clone, Debug, clap::Args)]
@@ -41,7 +41,7 @@ pub(super) struct CompletionArgs {
 /// What `quorate help` is told.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct HelpArgs {
-    /// A verb, exit-codes or env
+    /// A verb, exit-codes, env or file
     topic: Vec<String>,
 }
 
@@ -87,6 +87,7 @@ pub(super) fn help(args: &HelpArgs) -> anyhow::Result<Exit> {
     match args.topic.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["exit-codes"] => out.write_all(EXIT_CODES.as_bytes())?,
         ["env"] => out.write_all(ENV.as_bytes())?,
+        ["file"] => out.write_all(reference::text().as_bytes())?,
         ref verbs => write!(out, "{}", command(verbs)?.render_long_help().ansi())?,
     }
     out.flush()?;
@@ -99,7 +100,9 @@ fn command(verbs: &[&str]) -> anyhow::Result<clap::Command> {
     for verb in verbs {
         let Some(found) = command.find_subcommand(verb) else {
             let failure = Failure::new(Exit::Usage, format!("there is no verb {verb:?}"));
-            return Err(failure.hint("quorate help lists them; topics: exit-codes, env").into());
+            return Err(failure
+                .hint("quorate help lists them; topics: exit-codes, env, file")
+                .into());
         };
         command = found.clone();
     }

@@ -22,6 +22,8 @@ pub(super) struct Document {
     pub(super) file: String,
     /// What it says.
     pub(super) source: String,
+    /// Whether it came from standard input.
+    pub(super) is_stdin: bool,
 }
 
 /// Whether a word on the command line means a file rather than the name of a workflow.
@@ -42,10 +44,10 @@ pub(super) fn read(file: &str) -> anyhow::Result<Document> {
     if file == STDIN {
         let mut source = String::new();
         std::io::stdin().read_to_string(&mut source).context("could not read standard input")?;
-        return Ok(Document { file: "stdin".to_owned(), source });
+        return Ok(Document { file: "stdin".to_owned(), source, is_stdin: true });
     }
     let source = std::fs::read_to_string(file).with_context(|| format!("could not read {file}"))?;
-    Ok(Document { file: file.to_owned(), source })
+    Ok(Document { file: file.to_owned(), source, is_stdin: false })
 }
 
 /// Reads files, and of folders every workflow file in them, in the order of their names.
@@ -111,8 +113,9 @@ impl Document {
         }
     }
 
-    fn tell(&self, found: &[Diagnostic]) {
-        let text = spec::render_text(found, &self.file, &self.source);
+    /// Says on stderr what was found.
+    pub(super) fn tell(&self, found: &[Diagnostic]) {
+        let text = spec::render_ansi(found, &self.file, &self.source);
         if !text.is_empty() {
             say(text.trim_end());
         }

@@ -10,20 +10,29 @@ mod connect;
 mod control;
 mod demo;
 mod describe;
+mod diff;
 mod display;
 mod document;
 mod exit;
+mod format;
+mod graph;
+mod init;
 mod list;
 mod local;
 mod logs;
 mod node;
 mod output;
 mod progress;
+mod reference;
 mod rows;
 mod run;
+mod sarif;
+mod schema;
 mod scratch;
 mod signals;
 mod span;
+mod stored;
+mod validate;
 mod verify;
 mod watch;
 mod worker;
@@ -45,7 +54,8 @@ use exit::Exit;
     disable_help_subcommand = true,
     infer_long_args = false,
     after_help = "Begin with `quorate demo`, or with `quorate run FILE`, which needs no server.\n\
-                  More: `quorate help exit-codes`, `quorate help env`, `quorate help VERB`."
+                  More: `quorate help exit-codes`, `quorate help env`, `quorate help file`,\n\
+                  `quorate help VERB`."
 )]
 struct Cli {
     #[command(flatten)]
@@ -99,7 +109,17 @@ enum Verb {
     /// Store workflows, as new versions where they changed
     Apply(workflow::ApplyArgs),
     /// Check workflow files
-    Validate(workflow::ValidateArgs),
+    Validate(validate::ValidateArgs),
+    /// Begin a workflow file
+    Init(init::InitArgs),
+    /// Write workflow files in their canonical form
+    Fmt(format::FmtArgs),
+    /// Tell what differs between two workflows, or a file and what the cluster has
+    Diff(diff::DiffArgs),
+    /// Draw the tasks of a workflow
+    Graph(graph::GraphArgs),
+    /// Print the JSON Schema of workflow files, for editors
+    Schema,
     /// List runs, workflows, workers, or the tasks of a run
     #[command(visible_aliases = ["list", "ps"])]
     Ls(list::LsArgs),
@@ -134,7 +154,7 @@ enum Verb {
     Version(about::VersionArgs),
     /// Print the completions of a shell
     Completion(about::CompletionArgs),
-    /// Explain a verb, or: exit-codes, env
+    /// Explain a verb, or: exit-codes, env, file
     Help(about::HelpArgs),
 }
 
@@ -157,7 +177,12 @@ fn dispatch(global: &Global, verb: Verb) -> anyhow::Result<Exit> {
         Verb::Task(_) => unreachable!("it was carried out"),
         Verb::Completion(args) => about::completion(&args),
         Verb::Help(args) => about::help(&args),
-        Verb::Validate(args) => workflow::validate(&args),
+        Verb::Init(args) => init::init(global, &args),
+        Verb::Fmt(args) => format::fmt(&args),
+        Verb::Diff(args) => block_on(diff::diff(global, args)),
+        Verb::Graph(args) => block_on(graph::graph(global, args)),
+        Verb::Schema => schema::schema(),
+        Verb::Validate(args) => validate::validate(&args),
         Verb::Server(args) => block_on(node::server(args)),
         Verb::Worker(mut args) => match args.verb.take() {
             Some(verb) => block_on(worker::worker(global, verb)),

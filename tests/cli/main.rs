@@ -4,6 +4,7 @@
 
 mod control;
 mod examples;
+mod files;
 mod user;
 mod workers;
 
@@ -36,6 +37,11 @@ fn tells_what_it_can_do() {
         "submit",
         "apply",
         "validate",
+        "init",
+        "fmt",
+        "diff",
+        "graph",
+        "schema",
         "ls",
         "get",
         "describe",
@@ -62,6 +68,7 @@ fn tells_what_it_can_do() {
     user.types("quorate help cluster leader").exits(0).prints("transfer");
     user.types("quorate help exit-codes").exits(0).prints("  3  the run failed\n");
     user.types("quorate help env").exits(0).prints("QUORATE_ADDR");
+    user.types("quorate help file").exits(0).prints("\n  trigger_rule ");
     user.types("quorate help nonsense").exits(2).says("topics: exit-codes, env");
     user.types("quorate version").exits(0).prints(env!("CARGO_PKG_VERSION"));
     user.types("quorate completion bash").exits(0).prints("_quorate()");
@@ -94,6 +101,14 @@ fn checks_files_without_a_server() {
     user.types(&format!("quorate validate {bad} -o github"))
         .exits(1)
         .prints("::error file=tests/cli/bad.yaml,line=");
+    let sarif = user.types(&format!("quorate validate {bad} examples -o sarif")).exits(1);
+    let sarif: serde_json::Value = serde_json::from_str(&sarif.out).unwrap();
+    let results = sarif["runs"][0]["results"].as_array().unwrap();
+    assert_eq!(results.len(), 4, "{results:#?}");
+    assert_eq!(results[0]["ruleId"], "unknown_key");
+    let region = &results[0]["locations"][0]["physicalLocation"]["region"];
+    assert_eq!((&region["startLine"], &region["startColumn"]), (&4.into(), &5.into()));
+    assert_eq!(results[3]["relatedLocations"][0]["message"]["text"], "first here");
     user.types(&format!("quorate run {bad}")).exits(1).says("bad.yaml:");
 }
 
