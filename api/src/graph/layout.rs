@@ -113,11 +113,14 @@ fn layered(graph: &Graph) -> Option<Vec<Point>> {
     answers.recv_timeout(TIME_MAX).ok()?
 }
 
+/// A part of a graph, as the crate answers: its nodes with their middles, its width and height.
+type Component = (Vec<(usize, (f64, f64))>, f64, f64);
+
 /// Parts of a graph that have nothing to do with each other, one beside the other.
 fn side_by_side(
     count: usize,
     nodes: &[(u32, (f64, f64))],
-    components: Vec<(Vec<(usize, (f64, f64))>, f64, f64)>,
+    components: Vec<Component>,
 ) -> Option<Vec<Point>> {
     let mut centres = vec![None; count];
     let mut left = 0.0_f64;
@@ -248,14 +251,13 @@ mod tests {
 
     #[test]
     fn nothing_and_one_and_parts_are_laid_out() {
-        let cases: [(&[&str], &[(usize, usize)]); 4] = [
-            (&[], &[]),
-            (&["a"], &[]),
-            (&["a", "b", "c"], &[]),
-            (&["a", "b", "c", "d"], &[(0, 1), (2, 3)]),
+        let cases = [
+            graph(&[], &[]),
+            graph(&["a"], &[]),
+            graph(&["a", "b", "c"], &[]),
+            graph(&["a", "b", "c", "d"], &[(0, 1), (2, 3)]),
         ];
-        for (ids, edges) in cases {
-            let graph = graph(ids, edges);
+        for graph in cases {
             assert_sound(&graph, &layout(&graph));
         }
     }
