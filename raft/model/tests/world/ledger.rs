@@ -194,11 +194,13 @@ fn see(state: &State, id: TaskId, need: u32) -> Option<Seen> {
     {
         return Some(Seen::LeftOut);
     }
-    let goes_on = said.continue_on_failure && end != TaskEnd::UpstreamFailed;
+    let goes_on = said.continue_on_failure;
     Some(match end {
         TaskEnd::Succeeded | TaskEnd::Disabled => Seen::Success,
-        end if end.is_failure() && goes_on => Seen::Success,
-        end if end.is_failure() => Seen::Failure,
-        _ => Seen::Skip,
+        TaskEnd::Failed | TaskEnd::TimedOut | TaskEnd::Lost if goes_on => Seen::Success,
+        TaskEnd::Failed | TaskEnd::TimedOut | TaskEnd::Lost | TaskEnd::UpstreamFailed => {
+            Seen::Failure
+        }
+        TaskEnd::Skipped | TaskEnd::Cancelled => Seen::Skip,
     })
 }
