@@ -54,10 +54,10 @@ pub(super) async fn diff(global: &Global, args: DiffArgs) -> anyhow::Result<Exit
     let (before, after) = match sides {
         Ok(sides) => sides,
         // 1 says that they differ.
-        Err(error) => match exit::report(&error) {
-            Exit::Error => return Ok(Exit::Usage),
-            other => return Ok(other),
-        },
+        Err(error) => {
+            let exit = exit::report(&error);
+            return Ok(if exit == Exit::Error { Exit::Usage } else { exit });
+        }
     };
     let mut out = stdout();
     let is_same = match before {
@@ -134,10 +134,6 @@ fn tell_lines(out: &mut dyn Write, before: &str, after: &str) -> io::Result<()> 
 
 /// A value on one line; texts that cannot be taken for anything else without quotes.
 fn shown(value: &Value) -> String {
-    match value {
-        Value::String(text) if text.chars().all(|c| c.is_alphanumeric() || "._-".contains(c)) => {
-            text.clone()
-        }
-        value => value.to_string(),
-    }
+    let is_plain = |text: &&str| text.chars().all(|c| c.is_alphanumeric() || "._-".contains(c));
+    value.as_str().filter(is_plain).map_or_else(|| value.to_string(), str::to_owned)
 }

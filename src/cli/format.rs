@@ -74,7 +74,7 @@ fn replace(file: &str, text: &str) -> anyhow::Result<()> {
     let context = || format!("could not write {file}");
     // What a link leads to is written, not the link.
     let path = std::fs::canonicalize(file).with_context(context)?;
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
     let mut written = tempfile::NamedTempFile::new_in(folder).with_context(context)?;
     written.write_all(text.as_bytes()).with_context(context)?;
     let permissions = std::fs::metadata(&path).with_context(context)?.permissions();

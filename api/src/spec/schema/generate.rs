@@ -71,10 +71,8 @@ fn of_kind(root: &Value, node: &Value, kind: &str) -> BoxedStrategy<Value> {
         "null" => Just(Value::Null).boxed(),
         "array" => {
             let least = usize::try_from(whole("minItems", 0)).unwrap_or(0);
-            let item = match &node["items"] {
-                Value::Null => text(&Value::Null),
-                items => value(root, items),
-            };
+            let items = node.get("items");
+            let item = items.map_or_else(|| text(&Value::Null), |items| value(root, items));
             vec(item, least..=least + ITEMS_MAX).prop_map(Value::from).boxed()
         }
         other => panic!("a type that is not generated: {other}"),
